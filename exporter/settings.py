@@ -1,0 +1,262 @@
+"""Settings: command line flags > environment > TOML or YAML file > defaults, as frozen models.
+
+Every option is described where it is defined; `vllm-exporter check config` and the README's table are made from here.
+Durations are seconds, sizes bytes. Secrets are `SecretStr`: no output shows them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+TTFT_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0,
+    7.5, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0,
+)  # fmt: skip
+ITL_BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0,
+    2.5, 5.0, 10.0,
+)  # fmt: skip
+DURATION_BUCKETS = (
+    0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
+    960.0, 1920.0,
+)  # fmt: skip
+QUEUE_BUCKETS = (
+    0.001, 0.005, 0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 240.0,
+)  # fmt: skip
+TOKENS_PER_SECOND_BUCKETS = (
+    1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 20000.0,
+)  # fmt: skip
+ERROR_RATIO_BUCKETS = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.99, 1.0)
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EngineSettings(Section):
+    """The vLLM server: which one, how it is started, watched, stopped and restarted."""
+
+    command: tuple[str, ...] = Field(
+        (), description="Command that starts the engine; the same as what follows `--` on the command line."
+    )
+    url: str | None = Field(
+        None,
+        description="Base URL of the engine. Without a command: attach to a server that somebody else runs. With one: where the command listens, when its own flags do not say.",
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description="API key for the daemon's own requests to the engine; by default what `--api-key` or `VLLM_API_KEY` of the command says.",
+    )
+    on_exit: Literal["stop", "keep"] = Field(
+        "stop",
+        description="What becomes of the engine when the daemon ends: `stop` it, or `keep` it running for the next start to adopt.",
+    )
+    on_hang: Literal["restart", "report"] = Field(
+        "restart",
+        description="What to do with an unresponsive engine: save the evidence and `restart` it, or only `report` it.",
+    )
+    start_timeout: SecondsOrZero = Field(
+        3600.0, description="Longest time from the start to ready; 0 waits for ever."
+    )
+    drain_timeout: SecondsOrZero = Field(30.0, description="Longest wait for running requests before a stop.")
+    kill_timeout: SecondsOrZero = Field(
+        10.0, description="Time between SIGTERM and SIGKILL to the engine's processes."
+    )
+    health_interval: Seconds = Field(5.0, description="Time between two `/health` probes of a ready engine.")
+    health_timeout: Seconds = Field(
+        10.0, description="Longest wait for a `/health` answer; a busy vLLM can take many seconds."
+    )
+    health_failures: Annotated[int, Field(ge=1)] = Field(
+        3, description="Failed `/health` probes in a row that make the engine unresponsive."
+    )
+    hang_timeout: Seconds = Field(
+        120.0,
+        description="Time with demand and no progress after which the canary decides whether the engine hangs.",
+    )
+    hang_grace: SecondsOrZero = Field(
+        60.0,
+        description="Time after ready in which no hang is called: the first requests compile and warm up.",
+    )
+    canary_timeout: Seconds = Field(
+        30.0, description="Longest wait for the one-token canary request before a hang is called."
+    )
+    restart_delay: Seconds = Field(
+        1.0, description="Delay before the first restart; it doubles with each further one."
+    )
+    restart_delay_max: Seconds = Field(60.0, description="Longest delay between restarts.")
+    stable_after: Seconds = Field(
+        600.0, description="Time ready after which the restart delay starts small again."
+    )
+    crash_limit: Annotated[int, Field(ge=1)] = Field(
+        5, description="Crashes within `crash_window` after which the engine is given up as failed."
+    )
+    crash_window: Seconds = Field(600.0, description="Window for `crash_limit`.")
+    gpu_release_timeout: SecondsOrZero = Field(
+        30.0,
+        description="Longest wait before a restart for the memory of the old processes to leave the GPUs.",
+    )
+    log_file_limit: Annotated[int, Field(ge=1 << 20)] = Field(
+        64 << 20, description="Bytes of engine output kept on disk; older output is freed."
+    )
+    log_rate_limit: Annotated[int, Field(ge=1)] = Field(
+        500,
+        description="Engine log lines forwarded per second; more are counted and dropped from the daemon's log, never from the file.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected a URL such as http://127.0.0.1:8000")
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"bad port: {error}") from error
+        if parts.query or parts.fragment:
+            raise ValueError("expected a base URL without query or fragment, such as http://127.0.0.1:8000")
+        return value.rstrip("/")
+
+
+class ScrapeSettings(Section):
+    """Reading the engine's `/metrics`."""
+
+    interval: Seconds = Field(1.0, description="Time between two scrapes of the engine.")
+    timeout: Seconds = Field(5.0, description="Longest time for one scrape.")
+    body_limit: Annotated[int, Field(ge=1024)] = Field(
+        32 << 20, description="Largest page accepted, in bytes after decompression."
+    )
+    sample_limit: Annotated[int, Field(ge=1)] = Field(
+        100_000, description="Most samples accepted in one page."
+    )
+    label_limit: Annotated[int, Field(ge=1)] = Field(64, description="Most labels accepted on one series.")
+    model_limit: Annotated[int, Field(ge=1)] = Field(
+        64,
+        description="Most model names that get derived series of their own; further ones are counted and dropped.",
+    )
+
+
+class SliSettings(Section):
+    """The derived service level indicators."""
+
+    window: Seconds = Field(
+        300.0, description="Sliding window of the means and quantiles among the `vllm_` summary gauges."
+    )
+    time_to_first_token_buckets: tuple[float, ...] = Field(
+        TTFT_BUCKETS, description="Upper bounds of `vllm_slo_time_to_first_token_seconds`."
+    )
+    inter_token_latency_buckets: tuple[float, ...] = Field(
+        ITL_BUCKETS, description="Upper bounds of `vllm_slo_inter_token_latency_seconds`."
+    )
+    request_duration_buckets: tuple[float, ...] = Field(
+        DURATION_BUCKETS, description="Upper bounds of `vllm_slo_request_duration_seconds`."
+    )
+    queue_duration_buckets: tuple[float, ...] = Field(
+        QUEUE_BUCKETS, description="Upper bounds of `vllm_slo_queue_duration_seconds`."
+    )
+    output_tokens_per_second_buckets: tuple[float, ...] = Field(
+        TOKENS_PER_SECOND_BUCKETS, description="Upper bounds of `vllm_slo_output_tokens_per_second`."
+    )
+    error_ratio_buckets: tuple[float, ...] = Field(
+        ERROR_RATIO_BUCKETS, description="Upper bounds of `vllm_slo_error_ratio`."
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _bounds_rise(cls, value: object) -> object:
+        if isinstance(value, tuple):
+            if not 1 <= len(value) <= 200:
+                raise ValueError("expected between 1 and 200 upper bounds")
+            if any(b != b or b in (float("inf"), float("-inf")) for b in value):
+                raise ValueError("upper bounds are finite numbers; the +Inf bucket is added by itself")
+            if any(a >= b for a, b in itertools.pairwise(value)):
+                raise ValueError("upper bounds must rise, each larger than the one before")
+        return value
+
+
+class GpuSettings(Section):
+    """NVIDIA GPU readings through NVML."""
+
+    source: Literal["nvml", "simulated", "off"] = Field(
+        "nvml",
+        description="Where readings come from: the driver (`nvml`; its absence is reported, not fatal), `simulated` values, or `off`.",
+    )
+    interval: Annotated[float, Field(ge=0.1, le=60)] = Field(0.5, description="Time between two readings.")
+    peak_window: SecondsOrZero = Field(
+        15.0,
+        description="The `_max` series cover the time since the previous scrape of `/metrics`, and never less than this.",
+    )
+
+
+class WebSettings(Section):
+    """The daemon's own HTTP listener."""
+
+    listen: str = Field(
+        "127.0.0.1:9108",
+        description="Address and port of the listener; `:9108` and `[::]:9108` face the network.",
+    )
+    bearer_token: SecretStr | None = Field(
+        None,
+        description="When set, every path but `/-/healthy`, `/-/ready` and `/health` needs `Authorization: Bearer` with this token.",
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="PEM certificate chain; with `tls_key_file`, the listener speaks HTTPS."
+    )
+    tls_key_file: Path | None = Field(None, description="PEM private key of `tls_cert_file`.")
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        parse_listen(value)
+        return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> WebSettings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file go together: set both or neither")
+        return self
+
+
+class LogSettings(Section):
+    """The daemon's own log, on standard error."""
+
+    format: Literal["json", "console"] = Field(
+        "console", description="One JSON object a line, or lines for a person."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is printed."
+    )
+
+
+def default_data_dir() -> Path:
+    """systemd's `STATE_DIRECTORY` when set, else `$XDG_STATE_HOME/vllm-exporter` (`~/.local/state/vllm-exporter`)."""
+    if state := os.environ.get("STATE_DIRECTORY"):
+        return Path(state.split(":")[0])
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(base).expanduser() / "vllm-exporter"
+
+
+def parse_listen(value: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, `:PORT` (all interfaces) or `[IPV6]:PORT`; ValueError says what is wrong."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:9108")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], int(port)
+    if ":" in host:
+        raise ValueError("an IPv6 address goes in brackets, such as [::1]:9108")
+    return host or "::", int(port)
