@@ -1,18 +1,41 @@
-"""Settings: command line flags > environment > TOML or YAML file > defaults, as frozen models.
+"""The options, as frozen models, each described where it is defined.
 
-Every option is described where it is defined; `vllm-exporter check config` and the README's table are made from here.
-Durations are seconds, sizes bytes. Secrets are `SecretStr`: no output shows them.
+`vllm-exporter check config` and the README's table of settings are made from here. Durations are seconds, sizes bytes.
+Secrets are `SecretStr`: no output shows them.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import NoDecode
 
+
+def _split_words(value: object) -> object:
+    """A string, as environment and `--set` give it, becomes words as a shell would split them."""
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+def _split_numbers(value: object) -> object:
+    """A string becomes the numbers between its commas."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
+Bounds = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_split_numbers)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -38,15 +61,43 @@ ERROR_RATIO_BUCKETS = (0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.99,
 
 
 class Section(BaseModel):
-    """A part of the settings: frozen, and an unknown key is a mistake."""
+    """A part of the settings: frozen, and an unknown key is a mistake.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A secret `X` may also come from the file named by `X_file`, read once when the settings are loaded.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secret_files(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        read = dict(data)
+        for key, option in cls.model_fields.items():
+            if not is_secret(option.annotation) or read.get(f"{key}_file") is None:
+                continue
+            if read.get(key) is not None:
+                raise ValueError(f"{key} and {key}_file are both set: keep one")
+            path = Path(str(read[f"{key}_file"]))
+            try:
+                read[key] = path.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"cannot read {key}_file: {error}") from error
+            if not read[key]:
+                raise ValueError(f"{key}_file {path} is empty")
+        return read
+
+
+def is_secret(annotation: object) -> bool:
+    """Whether an option's type holds a secret."""
+    return annotation is SecretStr or SecretStr in get_args(annotation)
 
 
 class EngineSettings(Section):
     """The vLLM server: which one, how it is started, watched, stopped and restarted."""
 
-    command: tuple[str, ...] = Field(
+    command: Words = Field(
         (), description="Command that starts the engine; the same as what follows `--` on the command line."
     )
     url: str | None = Field(
@@ -57,6 +108,8 @@ class EngineSettings(Section):
         None,
         description="API key for the daemon's own requests to the engine; by default what `--api-key` or `VLLM_API_KEY` of the command says.",
     )
+    api_key_file: Path | None = Field(None, description="File that holds `api_key`.")
+    tls_verify: bool = Field(True, description="Check the certificate of an engine that speaks HTTPS.")
     on_exit: Literal["stop", "keep"] = Field(
         "stop",
         description="What becomes of the engine when the daemon ends: `stop` it, or `keep` it running for the next start to adopt.",
@@ -113,6 +166,16 @@ class EngineSettings(Section):
         description="Engine log lines forwarded per second; more are counted and dropped from the daemon's log, never from the file.",
     )
 
+    @model_validator(mode="after")
+    def _delays_agree(self) -> EngineSettings:
+        if self.restart_delay > self.restart_delay_max:
+            raise ValueError("restart_delay is longer than restart_delay_max")
+        if self.url and not self.command and self.on_exit == "keep":
+            raise ValueError(
+                "on_exit = keep needs a command: an engine that is only attached to is never stopped anyway"
+            )
+        return self
+
     @field_validator("url")
     @classmethod
     def _is_http_url(cls, value: str | None) -> str | None:
@@ -156,22 +219,22 @@ class SliSettings(Section):
     window: Seconds = Field(
         300.0, description="Sliding window of the means and quantiles among the `vllm_` summary gauges."
     )
-    time_to_first_token_buckets: tuple[float, ...] = Field(
+    time_to_first_token_buckets: Bounds = Field(
         TTFT_BUCKETS, description="Upper bounds of `vllm_slo_time_to_first_token_seconds`."
     )
-    inter_token_latency_buckets: tuple[float, ...] = Field(
+    inter_token_latency_buckets: Bounds = Field(
         ITL_BUCKETS, description="Upper bounds of `vllm_slo_inter_token_latency_seconds`."
     )
-    request_duration_buckets: tuple[float, ...] = Field(
+    request_duration_buckets: Bounds = Field(
         DURATION_BUCKETS, description="Upper bounds of `vllm_slo_request_duration_seconds`."
     )
-    queue_duration_buckets: tuple[float, ...] = Field(
+    queue_duration_buckets: Bounds = Field(
         QUEUE_BUCKETS, description="Upper bounds of `vllm_slo_queue_duration_seconds`."
     )
-    output_tokens_per_second_buckets: tuple[float, ...] = Field(
+    output_tokens_per_second_buckets: Bounds = Field(
         TOKENS_PER_SECOND_BUCKETS, description="Upper bounds of `vllm_slo_output_tokens_per_second`."
     )
-    error_ratio_buckets: tuple[float, ...] = Field(
+    error_ratio_buckets: Bounds = Field(
         ERROR_RATIO_BUCKETS, description="Upper bounds of `vllm_slo_error_ratio`."
     )
 
@@ -213,6 +276,7 @@ class WebSettings(Section):
         None,
         description="When set, every path but `/-/healthy`, `/-/ready` and `/health` needs `Authorization: Bearer` with this token.",
     )
+    bearer_token_file: Path | None = Field(None, description="File that holds `bearer_token`.")
     tls_cert_file: Path | None = Field(
         None, description="PEM certificate chain; with `tls_key_file`, the listener speaks HTTPS."
     )

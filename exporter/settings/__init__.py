@@ -1,0 +1,29 @@
+"""Settings: command line flags > environment > systemd credentials > TOML or YAML file > defaults."""
+
+from exporter.settings.load import ENV_PREFIX, FLAGS, Settings, load_settings, option_names
+from exporter.settings.sections import (
+    EngineSettings,
+    GpuSettings,
+    LogSettings,
+    ScrapeSettings,
+    SliSettings,
+    WebSettings,
+    default_data_dir,
+    parse_listen,
+)
+
+__all__ = [
+    "ENV_PREFIX",
+    "FLAGS",
+    "EngineSettings",
+    "GpuSettings",
+    "LogSettings",
+    "ScrapeSettings",
+    "Settings",
+    "SliSettings",
+    "WebSettings",
+    "default_data_dir",
+    "load_settings",
+    "option_names",
+    "parse_listen",
+]

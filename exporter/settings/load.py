@@ -1,0 +1,283 @@
+"""Loading: flags > environment > systemd credentials > TOML or YAML file > defaults, and every mistake at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from exporter.errors import ConfigError
+from exporter.settings.sections import (
+    EngineSettings,
+    GpuSettings,
+    LogSettings,
+    ScrapeSettings,
+    Section,
+    SliSettings,
+    WebSettings,
+    default_data_dir,
+)
+
+ENV_PREFIX = "VLLM_EXPORTER_"
+FLAGS = {
+    "--listen": "web.listen",
+    "--engine-url": "engine.url",
+    "--scrape-interval": "scrape.interval",
+    "--data-dir": "data_dir",
+    "--on-exit": "engine.on_exit",
+    "--log-format": "log.format",
+    "--log-level": "log.level",
+}
+"""Flags that scripts rely on, and the settings that they are short for."""
+
+
+class Settings(BaseSettings):
+    """Every setting of the daemon."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        nested_model_default_partial_update=True,
+        hide_input_in_errors=True,
+    )
+
+    engine: EngineSettings = EngineSettings()
+    scrape: ScrapeSettings = ScrapeSettings()
+    sli: SliSettings = SliSettings()
+    gpu: GpuSettings = GpuSettings()
+    web: WebSettings = WebSettings()
+    log: LogSettings = LogSettings()
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Folder for the engine's output, incidents and what must outlive a restart; one daemon each.",
+    )
+
+
+class _Given(PydanticBaseSettingsSource):
+    """A source that is a nested mapping, read beforehand."""
+
+    def __init__(self, settings_cls: type[BaseSettings], values: Mapping[str, Any]) -> None:
+        super().__init__(settings_cls)
+        self._values = dict(values)
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
+
+
+class _Environment(EnvSettingsSource):
+    """pydantic-settings' environment, of the mapping that is passed in."""
+
+    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._environ.items() if value}
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The effective settings; `flags` has dotted names (`web.listen`), `environ` defaults to the process's own.
+
+    Raises:
+        ConfigError: with every mistake of every source at once, each with its place and a hint.
+    """
+    environ = os.environ if environ is None else environ
+    file_values = read_config_file(config) if config is not None else {}
+    credentials = _read_credentials(environ.get("CREDENTIALS_DIRECTORY"))
+    flag_values = _nest(flags or {})
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (
+                _Given(settings_cls, flag_values),
+                _Environment(settings_cls, environ),
+                _Given(settings_cls, credentials),
+                _Given(settings_cls, file_values),
+            )
+
+    try:
+        return Loaded()
+    except ValidationError as error:
+        places = _Places(flags or {}, environ, credentials, config, file_values)
+        raise ConfigError(_problems(error, places)) from None
+    except SettingsError as error:
+        raise ConfigError([f"environment: {error}"]) from None
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The mapping in a TOML (`.toml`) or YAML (`.yaml`, `.yml`, `.json`) file; ConfigError says what is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([f"cannot read the config file {path}: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"]) from error
+    if path.suffix == ".toml":
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError([f"{path}: not valid TOML: {error}"]) from error
+    if path.suffix in (".yaml", ".yml", ".json"):
+        import yaml
+
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError([f"{path}: not valid YAML: {' '.join(str(error).split())}"]) from error
+        if values is None:
+            return {}
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise ConfigError(
+                [f"{path}: expected a mapping of settings, such as `engine:` with options below it"]
+            )
+        return values
+    raise ConfigError([f"{path}: unknown kind of file; name it .toml, .yaml or .yml"])
+
+
+def option_names() -> dict[str, FieldInfo]:
+    """Every option by its dotted name, in the order in which it is defined."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found.update({f"{name}.{key}": option for key, option in field.annotation.model_fields.items()})
+        else:
+            found[name] = field
+    return found
+
+
+def _nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in dotted.items():
+        section, dot, key = name.partition(".")
+        if dot:
+            nested.setdefault(section, {})[key] = value
+        else:
+            nested[section] = value
+    return nested
+
+
+def _read_credentials(folder: str | None) -> dict[str, Any]:
+    """systemd credentials (`LoadCredential=engine.api_key:/path`): each file is named as the option that it sets."""
+    if not folder:
+        return {}
+    found: dict[str, Any] = {}
+    for name in option_names():
+        path = Path(folder, name)
+        try:
+            found[name] = path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([f"cannot read the credential {name} in {folder}: {error}"]) from error
+    return _nest(found)
+
+
+class _Places:
+    """Where a value came from, for messages."""
+
+    def __init__(
+        self,
+        flags: Mapping[str, Any],
+        environ: Mapping[str, str],
+        credentials: Mapping[str, Any],
+        config: Path | None,
+        file_values: Mapping[str, Any],
+    ) -> None:
+        self._flags = flags
+        self._variables = {name.upper(): name for name in environ}
+        self._credentials = credentials
+        self._config = config
+        self._file_values = file_values
+
+    def of(self, location: tuple[str, ...]) -> str:
+        dotted = ".".join(location[:2])
+        if any(name == dotted or name.startswith(f"{dotted}.") for name in self._flags):
+            flag = next((flag for flag, name in FLAGS.items() if name == dotted), f"--set {dotted}")
+            return f"flag {flag}"
+        variable = self._variables.get((ENV_PREFIX + "__".join(location[:2])).upper())
+        if variable is not None:
+            return f"environment {variable}"
+        if _has(self._credentials, location):
+            return f"credential {dotted}"
+        if self._config is not None and _has(self._file_values, location):
+            line = _line_of(self._config.read_text(encoding="utf-8"), location)
+            return f"{self._config}:{line}: {dotted}" if line else f"{self._config}: {dotted}"
+        return dotted
+
+
+def _has(values: Mapping[str, Any], location: tuple[str, ...]) -> bool:
+    here: Any = values
+    for key in location[:2]:
+        if not isinstance(here, Mapping) or key not in here:
+            return False
+        here = here[key]
+    return True
+
+
+def _line_of(text: str, location: tuple[str, ...]) -> int | None:
+    """The line, from 1, on which a TOML or YAML file sets an option, where it is written in the plain form."""
+    section, key = location[0], location[1] if len(location) > 1 else None
+    inside = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        bare = line.split("#")[0].strip()
+        name = re.split(r"[=:]", bare, maxsplit=1)[0].strip(" \"'")
+        if bare.startswith("["):
+            inside = bare.strip("[] \"'") == section
+        elif not line[0].isspace() and name == section:
+            inside = True
+        elif not line[0].isspace() and bare.endswith(":"):
+            inside = False
+        if key is None and name.strip("[]") == section:
+            return number
+        if key is not None and (name == f"{section}.{key}" or (inside and name == key)):
+            return number
+    return None
+
+
+def _problems(error: ValidationError, places: _Places) -> list[str]:
+    known = option_names()
+    problems = []
+    for mistake in error.errors(include_url=False, include_input=False):
+        location = tuple(str(part) for part in mistake["loc"])
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            dotted = ".".join(location)
+            near = difflib.get_close_matches(dotted, [*known, *Settings.model_fields], n=1)
+            message = f"no such setting {dotted}" + (f"; did you mean {near[0]}?" if near else "")
+        problems.append(f"{places.of(location)}: {message}")
+    return problems
