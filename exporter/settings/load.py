@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,35 +107,50 @@ def load_settings(
     Raises:
         ConfigError: with every mistake of every source at once, each with its place and a hint.
     """
-    environ = os.environ if environ is None else environ
+    variables = os.environ if environ is None else environ
     file_values = read_config_file(config) if config is not None else {}
-    credentials = _read_credentials(environ.get("CREDENTIALS_DIRECTORY"))
-    flag_values = _nest(flags or {})
+    credentials = _read_credentials(variables.get("CREDENTIALS_DIRECTORY"))
+    try:
+        from_environment = _Environment(Settings, variables)()
+    except SettingsError as error:
+        raise ConfigError([f"environment: {error}"]) from None
+    sources = [
+        copy.deepcopy(values) for values in (_nest(flags or {}), from_environment, credentials, file_values)
+    ]
 
     class Loaded(Settings):
         @classmethod
         def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
+            cls, settings_cls: type[BaseSettings], **_: PydanticBaseSettingsSource
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (
-                _Given(settings_cls, flag_values),
-                _Environment(settings_cls, environ),
-                _Given(settings_cls, credentials),
-                _Given(settings_cls, file_values),
-            )
+            return tuple(_Given(settings_cls, values) for values in sources)
 
-    try:
-        return Loaded()
-    except ValidationError as error:
-        places = _Places(flags or {}, environ, credentials, config, file_values)
-        raise ConfigError(_problems(error, places)) from None
-    except SettingsError as error:
-        raise ConfigError([f"environment: {error}"]) from None
+    places = _Places(flags or {}, variables, credentials, config, file_values)
+    problems: list[str] = []
+    while True:
+        try:
+            settings = Loaded()
+        except ValidationError as error:
+            problems += _problems(error, places)
+            # What is wrong by itself hides what is wrong together: take it out and look again.
+            if not _remove([mistake["loc"] for mistake in error.errors()], sources):
+                break
+        else:
+            break
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return settings
+
+
+def _remove(locations: Iterable[tuple[int | str, ...]], sources: list[dict[str, Any]]) -> bool:
+    removed = False
+    for location in locations:
+        for values in sources:
+            if len(location) == 1 and not isinstance(values.get(str(location[0])), dict):
+                removed |= values.pop(str(location[0]), None) is not None
+            elif len(location) > 1 and isinstance(section := values.get(str(location[0])), dict):
+                removed |= section.pop(location[1], None) is not None
+    return removed
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
