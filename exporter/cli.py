@@ -1,0 +1,168 @@
+"""The commands. Exit codes: 0 done, 1 the daemon or its engine failed, 2 wrong usage or configuration."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter import __version__
+from exporter.errors import ConfigError
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command: list[str] = []
+    if "--" in arguments:
+        at = arguments.index("--")
+        arguments, command = arguments[:at], arguments[at + 1 :]
+        if not command:
+            return _usage_error("nothing follows --; give the engine's command, such as: -- vllm serve MODEL")
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if command and args.command_name != "run":
+        return _usage_error(f"{args.command_name} takes no engine command after --")
+    try:
+        return int(args.function(args, command))
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"vllm-exporter: {problem}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vllm-exporter",
+        description="Prometheus exporter and supervisor for vLLM.",
+        epilog="vllm-exporter run -- vllm serve MODEL starts and supervises an engine; "
+        "vllm-exporter run --engine-url http://host:8000 attaches to one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"vllm-exporter {__version__}")
+    commands = parser.add_subparsers(dest="command_name", metavar="COMMAND", required=True)
+
+    run = commands.add_parser(
+        "run",
+        help="supervise an engine, or attach to one, and serve /metrics",
+        usage="vllm-exporter run [options] [-- ENGINE COMMAND]",
+        allow_abbrev=False,
+    )
+    _add_run_flags(run)
+    run.set_defaults(function=_run)
+
+    demo = commands.add_parser(
+        "demo", help="run on the built-in simulator under synthetic traffic", allow_abbrev=False
+    )
+    _add_run_flags(demo)
+    demo.add_argument(
+        "--traffic", type=float, default=2.0, metavar="RPS", help="requests a second (default 2)"
+    )
+    demo.set_defaults(function=_demo)
+
+    if _wants("simulate"):
+        from exporter.simulator import cli as simulator
+
+        simulate = commands.add_parser("simulate", help="be a vLLM look-alike", allow_abbrev=False)
+        simulator.add_arguments(simulate)
+        simulate.set_defaults(function=lambda args, _command: simulator.main(args))
+    else:
+        commands.add_parser("simulate", help="be a vLLM look-alike")
+
+    check = commands.add_parser("check", help="check a file", allow_abbrev=False)
+    checks = check.add_subparsers(dest="check_name", metavar="WHAT", required=True)
+    config = checks.add_parser("config", help="print the effective configuration, or every mistake in it")
+    config.add_argument(
+        "file", type=Path, nargs="?", help="TOML or YAML file; without it, environment and defaults"
+    )
+    config.set_defaults(function=_check_config)
+    return parser
+
+
+def _wants(command: str) -> bool:
+    """Whether the command line names this command: its own flags are imported only then."""
+    return command in sys.argv[1:3]
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    from exporter.settings import FLAGS, option_names
+
+    options = option_names()
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML or YAML file of settings")
+    shown: dict[str, dict[str, Any]] = {
+        "--listen": {"metavar": "HOST:PORT"},
+        "--engine-url": {"metavar": "URL"},
+        "--scrape-interval": {"metavar": "SECONDS"},
+        "--data-dir": {"metavar": "DIR"},
+        "--on-exit": {"metavar": "stop|keep"},
+        "--log-format": {"metavar": "json|console"},
+        "--log-level": {"metavar": "LEVEL"},
+    }
+    for flag, name in FLAGS.items():
+        text = (options[name].description or "").replace("%", "%%")
+        parser.add_argument(flag, dest=name, help=text, default=None, **shown[flag])
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SETTING=VALUE",
+        help="any other setting by its dotted name, such as engine.drain_timeout=60; may be repeated",
+    )
+
+
+def _flags(args: argparse.Namespace) -> dict[str, Any]:
+    from exporter.settings import FLAGS
+
+    flags: dict[str, Any] = {}
+    for assignment in args.set:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError([f"flag --set {assignment}: expected SETTING=VALUE"])
+        flags[name.strip()] = value
+    flags.update({name: given for name in FLAGS.values() if (given := getattr(args, name)) is not None})
+    return flags
+
+
+def _run(args: argparse.Namespace, command: list[str]) -> int:
+    from exporter.settings import load_settings
+
+    flags = _flags(args)
+    if command:
+        flags["engine.command"] = tuple(command)
+    settings = load_settings(flags, config=args.config)
+    if not settings.engine.command and not settings.engine.url:
+        raise ConfigError(
+            ["no engine: give its command after --, or --engine-url to attach to one that runs"]
+        )
+    from exporter.app import serve
+
+    return serve(settings)
+
+
+def _demo(args: argparse.Namespace, _command: list[str]) -> int:
+    from exporter.demo import demo_settings
+    from exporter.settings import load_settings
+
+    settings = load_settings(demo_settings(_flags(args), traffic=args.traffic), config=args.config)
+    from exporter.app import serve
+
+    return serve(settings)
+
+
+def _check_config(args: argparse.Namespace, _command: list[str]) -> int:
+    from exporter.settings import load_settings
+    from exporter.settings.show import as_toml
+
+    print(as_toml(load_settings(config=args.file)), end="")
+    return EXIT_OK
+
+
+def _usage_error(message: str) -> int:
+    print(f"vllm-exporter: {message}", file=sys.stderr)
+    return EXIT_USAGE
