@@ -1,0 +1,1 @@
+"""The text formats, in and out: bytes ↔ samples, no I/O."""
