@@ -1,0 +1,72 @@
+"""Periodic work on APScheduler, with a job's failure made the daemon's, and clock steps survived."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import structlog
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+log = structlog.get_logger(__name__)
+
+CLOCK_STEP_SECONDS = 2.0
+"""Difference between wall clock and monotonic clock that is a step, not slewing."""
+
+
+class Schedule:
+    """What the daemon does again and again.
+
+    A job that is still running when its time comes again is skipped, and missed times are made up for once, not one by
+    one. A job that raises ends `run` with its exception: a loop that died must not die quietly.
+    """
+
+    def __init__(self) -> None:
+        # A skipped run is normal while an engine does not answer; the scrape's own metrics tell of it.
+        logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
+        self._scheduler.add_listener(self._job_failed, EVENT_JOB_ERROR)
+        self._failed: asyncio.Future[None] | None = None
+
+    def every(self, seconds: float, work: Callable[[], Awaitable[None] | None], *, name: str) -> None:
+        """Do `work` now and then every `seconds`."""
+        self._scheduler.add_job(work, "interval", seconds=seconds, id=name, name=name, next_run_time=_now())
+
+    async def run(self) -> None:
+        """Run the jobs until cancelled; raises what a job raised."""
+        self._failed = asyncio.get_running_loop().create_future()
+        self._scheduler.start()
+        try:
+            offset = time.time() - time.monotonic()
+            while not self._failed.done():
+                await asyncio.wait([self._failed], timeout=1.0)
+                offset = self._follow_clock(offset)
+            self._failed.result()
+        finally:
+            self._scheduler.shutdown(wait=False)
+            self._failed.cancel()
+
+    def _follow_clock(self, offset: float) -> float:
+        """Move the jobs along when the wall clock was set: APScheduler's next run may lie hours ahead."""
+        now_offset = time.time() - time.monotonic()
+        if abs(now_offset - offset) > CLOCK_STEP_SECONDS:
+            log.warning("clock_stepped", seconds=round(now_offset - offset, 3))
+            for job in self._scheduler.get_jobs():
+                job.modify(next_run_time=_now())
+            return now_offset
+        return offset
+
+    def _job_failed(self, event: JobExecutionEvent) -> None:
+        if self._failed is not None and not self._failed.done():
+            log.error("job_failed", job=event.job_id, error=repr(event.exception))
+            self._failed.set_exception(event.exception)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,1 @@
+"""The engine's page, over HTTP, into the daemon: fetched, read, normalised, shown."""

@@ -1,0 +1,100 @@
+"""What must outlive a restart of the daemon: one small JSON file, replaced whole, never half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from exporter.errors import ConfigError
+
+log = structlog.get_logger(__name__)
+
+VERSION = 1
+
+
+class DataDir:
+    """The daemon's folder, held by one daemon at a time.
+
+    Raises:
+        ConfigError: the folder cannot be made or written, or another daemon holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Inherited by nobody: an engine that is kept must not hold the lock.
+            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                [f"data_dir {path}: {error.strerror}; give a folder that can be written with --data-dir"]
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._lock)
+            raise ConfigError(
+                [
+                    f"data_dir {path} is in use by another daemon (pid {holder}); give this one its own with --data-dir"
+                ]
+            ) from error
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Let the folder go."""
+        os.close(self._lock)
+
+
+class StateFile:
+    """Saved state of the daemon's parts, by name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: str | None = None
+
+    def load(self) -> dict[str, Any]:
+        """What was saved last; empty when there is nothing. A broken file is set aside, not fatal."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("state_unreadable", path=str(self._path), error=str(error))
+            return {}
+        try:
+            saved = json.loads(text)
+            if not isinstance(saved, dict) or saved.get("version") != VERSION:
+                raise ValueError(f"expected version {VERSION}")
+            parts = saved["parts"]
+            if not isinstance(parts, dict):
+                raise ValueError("parts is no mapping")
+        except (ValueError, KeyError) as error:
+            aside = self._path.with_suffix(".broken")
+            log.warning("state_set_aside", path=str(self._path), moved_to=str(aside), error=str(error))
+            with contextlib.suppress(OSError):
+                self._path.replace(aside)
+            return {}
+        return parts
+
+    def save(self, parts: dict[str, Any]) -> None:
+        """Replace the file; OSError when the disk does not take it. Nothing is written when nothing changed."""
+        text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+        if text == self._last:
+            return
+        whole = f'{{"version":{VERSION},"saved_at":{time.time():.3f},"parts":{text}}}'
+        temporary = self._path.with_suffix(".new")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(whole)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+        self._last = text
