@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, command = arguments[:at], arguments[at + 1 :]
         if not command:
             return _usage_error("nothing follows --; give the engine's command, such as: -- vllm serve MODEL")
-    parser = _parser()
+    parser = _parser(simulate=arguments[:1] == ["simulate"])
     args = parser.parse_args(arguments)
     if command and args.command_name != "run":
         return _usage_error(f"{args.command_name} takes no engine command after --")
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, simulate: bool) -> argparse.ArgumentParser:
+    """The whole command line; the simulator's own flags cost an import, so they are there only when it is asked for."""
     parser = argparse.ArgumentParser(
         prog="vllm-exporter",
         description="Prometheus exporter and supervisor for vLLM.",
@@ -66,14 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(function=_demo)
 
-    if _wants("simulate"):
+    simulation = commands.add_parser("simulate", help="be a vLLM look-alike", allow_abbrev=False)
+    if simulate:
         from exporter.simulator import cli as simulator
 
-        simulate = commands.add_parser("simulate", help="be a vLLM look-alike", allow_abbrev=False)
-        simulator.add_arguments(simulate)
-        simulate.set_defaults(function=lambda args, _command: simulator.main(args))
-    else:
-        commands.add_parser("simulate", help="be a vLLM look-alike")
+        simulator.add_arguments(simulation)
+        simulation.set_defaults(function=lambda args, _command: simulator.main(args))
 
     check = commands.add_parser("check", help="check a file", allow_abbrev=False)
     checks = check.add_subparsers(dest="check_name", metavar="WHAT", required=True)
@@ -83,11 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     config.set_defaults(function=_check_config)
     return parser
-
-
-def _wants(command: str) -> bool:
-    """Whether the command line names this command: its own flags are imported only then."""
-    return command in sys.argv[1:3]
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +143,9 @@ def _demo(args: argparse.Namespace, _command: list[str]) -> int:
     from exporter.demo import demo_settings
     from exporter.settings import load_settings
 
-    settings = load_settings(demo_settings(_flags(args), traffic=args.traffic), config=args.config)
+    settings = load_settings(
+        demo_settings(_flags(args), requests_per_second=args.traffic), config=args.config
+    )
     from exporter.app import serve
 
     return serve(settings)
