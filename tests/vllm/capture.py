@@ -191,8 +191,7 @@ SCENARIOS = (
     Scenario("tensor-parallel-indivisible", ("--tensor-parallel-size", "3")),
     Scenario("port-taken", ("--port", "taken")),
     Scenario(
-        "kv-cache-too-small",
-        ("--kv-cache-memory-bytes", "100000"),
+        "kv-cache-too-small", ("--max-model-len", "2000000"), (("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1"),)
     ),
     Scenario("stopped-while-loading", act=stop_while_loading),
     Scenario("stopped-before-engine", act=stop_before_engine),
@@ -278,6 +277,7 @@ def record(scenario: Scenario, vllm: Path, model: Path) -> None:
             folder: "/srv",
             socket.gethostname(): "host",
             str(Path.home()): "/home/vllm",
+            str(port): "8000",
         }
         CAPTURES.mkdir(exist_ok=True)
         (CAPTURES / f"{scenario.name}.log").write_bytes(neutral(output.read_bytes(), replacements))
