@@ -134,7 +134,7 @@ def load_settings(
     problems: list[str] = []
     while True:
         try:
-            settings = Loaded()
+            loaded = Loaded()
         except ValidationError as error:
             problems += _problems(error, places)
             # What is wrong by itself hides what is wrong together: take it out and look again.
@@ -144,7 +144,7 @@ def load_settings(
             break
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    return settings
+    return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
 
 
 def _remove(locations: Iterable[tuple[int | str, ...]], sources: list[dict[str, Any]]) -> bool:

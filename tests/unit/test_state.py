@@ -1,0 +1,40 @@
+"""What outlives a restart of the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.errors import ConfigError
+from exporter.state import DataDir, StateFile
+
+
+def test_saved_parts_come_back(tmp_path: Path):
+    StateFile(tmp_path / "state.json").save({"sli": {"模型": 1.5}})
+    assert StateFile(tmp_path / "state.json").load() == {"sli": {"模型": 1.5}}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"version": 99, "parts": {}}', '{"version": 1}', '{"version": 1, "parts": 3}']
+)
+def test_a_broken_file_is_set_aside_and_the_daemon_starts_afresh(tmp_path: Path, text: str):
+    path = tmp_path / "state.json"
+    path.write_text(text)
+    assert StateFile(path).load() == {}
+    assert not path.exists()
+    assert (tmp_path / "state.broken").read_text() == text
+
+
+def test_a_second_daemon_is_refused_the_same_folder_and_told_by_whom(tmp_path: Path):
+    first = DataDir(tmp_path / "d")
+    with pytest.raises(ConfigError, match=r"in use by another daemon \(pid \d+\)"):
+        DataDir(tmp_path / "d")
+    first.close()
+    DataDir(tmp_path / "d").close()
+
+
+def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--data-dir"):
+        DataDir(tmp_path / "file" / "d")
