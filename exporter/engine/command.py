@@ -1,0 +1,306 @@
+"""The engine's command line, read as vLLM reads it: where it will listen, with which key, under which model names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from pydantic import SecretStr
+
+from exporter.engine.secrets import is_secret_name, mask, mask_argv
+from exporter.errors import ConfigError
+
+__all__ = ["EngineCommand", "mask", "read_command"]
+
+DEFAULT_PORT = 8000
+"""vLLM's `--port` default, https://docs.vllm.ai/en/latest/cli/serve.html."""
+
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash", "ksh"})
+_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+_SEPARATORS = frozenset({";", "&&", "||", "|", "&", "(", ")", "\n"})
+_ENTRY_MODULES = (
+    "vllm.entrypoints.openai.api_server",
+    "vllm.entrypoints.cli.main",
+    "vllm.entrypoints.api_server",
+)
+_MANY_VALUES = frozenset({"--api-key", "--served-model-name"})
+
+
+@dataclass(frozen=True)
+class EngineCommand:
+    """A command that starts an engine. Neither its `repr` nor `masked_argv` shows a secret."""
+
+    argv: tuple[str, ...] = field(repr=False)
+    base_url: str
+    api_key: SecretStr | None
+    masked_argv: tuple[str, ...]
+    served_models: tuple[str, ...]
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Literal secrets that the engine might print, for `mask`."""
+    remarks: tuple[str, ...] = ()
+    """What is unwise about the command, one line each, for the log."""
+
+    @property
+    def line(self) -> str:
+        """The masked command as one line for a person."""
+        return shlex.join(self.masked_argv)
+
+
+@dataclass
+class _Flags:
+    """What the innermost command says: flags with their values, positional arguments, variables set before it."""
+
+    program: list[str]
+    values: dict[str, list[str]]
+    positional: list[str]
+    variables: dict[str, str]
+
+    def last(self, flag: str) -> str | None:
+        values = self.values.get(flag)
+        return values[-1] if values else None
+
+
+def read_command(
+    argv: Sequence[str], environ: Mapping[str, str], *, url: str | None, read_file: Callable[[str], str]
+) -> EngineCommand:
+    """Read the command that starts the engine.
+
+    `environ` is what the command will inherit, `url` the setting `engine.url`, which wins over the flags;
+    `read_file` returns the text of a `--config` file or raises OSError. Raises ConfigError for a command that
+    cannot be right, or whose listening address cannot be known.
+    """
+    argv = tuple(argv)
+    if not argv or not argv[0].strip():
+        raise ConfigError(
+            ["engine.command: empty; write the command after `--`, such as `-- vllm serve MODEL`"]
+        )
+    if bad := next((a for a in argv if "\0" in a), None):
+        raise ConfigError([f"engine.command: {bad!r} contains a NUL byte"])
+    flags = _innermost(argv, environ)
+    if path := flags.last("--config"):
+        _merge_config(flags, path, read_file)
+    keys = [key for key in flags.values.get("--api-key", ()) if key]
+    if not keys and (key := flags.variables.get("VLLM_API_KEY", environ.get("VLLM_API_KEY"))):
+        keys = [key]
+    secrets = _secrets(flags, environ, keys)
+    remarks = []
+    if any(a == "--api-key" or a.startswith(("--api-key=", "--api_key")) for a in argv):
+        remarks.append("--api-key shows in the process list; set VLLM_API_KEY in the environment instead")
+    return EngineCommand(
+        argv=argv,
+        base_url=url.rstrip("/") if url else _base_url(flags),
+        api_key=SecretStr(keys[0]) if keys else None,
+        masked_argv=mask_argv(argv, secrets),
+        served_models=_served_models(flags),
+        secrets=secrets,
+        remarks=tuple(remarks),
+    )
+
+
+def _innermost(argv: tuple[str, ...], environ: Mapping[str, str]) -> _Flags:
+    """The flags of the server itself, with wrappers such as `env`, `uv run`, `nice` and `bash -c` taken off."""
+    words = list(argv)
+    variables: dict[str, str] = {}
+    for _ in range(8):  # a shell inside a shell inside …
+        script = _shell_script(words)
+        if script is None:
+            break
+        words = _shell_words(script, {**environ, **variables}, variables)
+    start = _server_start(words)
+    for word in words[:start]:
+        if _ASSIGNMENT.match(word):
+            name, _, value = word.partition("=")
+            variables[name] = value
+    values, positional = _split_flags(words[start:])
+    return _Flags(program=words[:start], values=values, positional=positional, variables=variables)
+
+
+def _shell_script(words: list[str]) -> str | None:
+    """The text after `-c` when the words run a shell, `env`-style prefixes included."""
+    for index, word in enumerate(words):
+        if PurePath(word).name in _SHELLS:
+            rest = words[index + 1 :]
+            for place, option in enumerate(rest):
+                if option.startswith("-") and not option.startswith("--") and "c" in option:
+                    return rest[place + 1] if place + 1 < len(rest) else None
+                if not option.startswith("-"):
+                    return None
+            return None
+        if word == "vllm" or word.endswith("/vllm"):
+            return None
+    return None
+
+
+def _shell_words(script: str, environ: Mapping[str, str], variables: dict[str, str]) -> list[str]:
+    """The words of the script's command that looks like a server, or of its last command; `$NAME` filled in."""
+    lexer = shlex.shlex(script.replace("\\\n", " "), posix=True, punctuation_chars=";&|()<>\n")
+    lexer.whitespace = " \t\r"
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    try:
+        tokens = list(lexer)
+    except ValueError as error:
+        raise ConfigError([f"engine.command: the shell script cannot be read: {error}"]) from error
+    commands: list[list[str]] = [[]]
+    known = dict(environ)
+    for token in tokens:
+        if token in _SEPARATORS or set(token) <= set(";&|()\n"):
+            commands.append([])
+            continue
+        word = _expand(token, known)
+        command = commands[-1]
+        if _ASSIGNMENT.match(word) and (not command or command == ["export"]):
+            name, _, value = word.partition("=")
+            known[name] = variables[name] = value
+        else:
+            command.append(word)
+    filled = [c for c in commands if c and c != ["export"]]
+    servers = [c for c in filled if _server_start(c) or _shell_script(c) is not None]
+    return (servers or filled or [[]])[-1]
+
+
+_VARIABLE = re.compile(r"\$(?:\{(?P<braced>[A-Za-z_]\w*)(?::?-(?P<default>[^}]*))?\}|(?P<bare>[A-Za-z_]\w*))")
+
+
+def _expand(word: str, environ: Mapping[str, str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match["braced"] or match["bare"]
+        return environ.get(name) or (match["default"] if match["default"] is not None else match[0])
+
+    return _VARIABLE.sub(value, word)
+
+
+def _server_start(words: Sequence[str]) -> int:
+    """Index of the first argument of the server itself; 0 when no known server is named."""
+    for index, word in enumerate(words):
+        following = words[index + 1] if index + 1 < len(words) else ""
+        if PurePath(word).name == "vllm" and following == "serve":
+            return index + 2
+        if word == "-m" and following in _ENTRY_MODULES:
+            skip = 3 if words[index + 2 : index + 3] == ["serve"] else 2
+            return index + skip
+        if (word == "-m" and following == "exporter") or PurePath(word).name == "vllm-exporter":
+            for place in range(index + 1, len(words)):
+                if words[place] == "simulate":
+                    return place + 1
+    return 0
+
+
+def _split_flags(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Flags (underscores as dashes, as vLLM takes both) with the values that follow, and what belongs to none."""
+    values: dict[str, list[str]] = {}
+    positional: list[str] = []
+    flag = ""
+    taken = 0
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            name, equals, value = word.partition("=")
+            flag, taken = name.replace("_", "-"), 0
+            if flag in _MANY_VALUES:
+                values[flag] = []
+            values.setdefault(flag, [])
+            if equals:
+                values[flag].append(value)
+                flag = ""
+        elif flag and (taken == 0 or flag in _MANY_VALUES):
+            values[flag].append(word)
+            taken += 1
+        else:
+            positional.append(word)
+    return values, positional
+
+
+def _merge_config(flags: _Flags, path: str, read_file: Callable[[str], str]) -> None:
+    """Add what vLLM's `--config` YAML says; the command line's own flags win."""
+    import yaml
+
+    try:
+        text = read_file(path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError([f"engine.command: --config {path}: {reason}"]) from error
+    try:
+        loaded: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            [f"engine.command: --config {path}: not YAML: {' '.join(str(error).split())}"]
+        ) from error
+    if loaded is None:
+        return
+    if not isinstance(loaded, dict):
+        raise ConfigError(
+            [f"engine.command: --config {path}: expected a mapping of flags, as in `port: 8000`"]
+        )
+    for key, value in loaded.items():
+        flag = "--" + str(key).replace("_", "-")
+        if flag in flags.values or value is None or value is False:
+            continue
+        items = value if isinstance(value, list) else [value]
+        flags.values[flag] = [] if value is True else [str(item) for item in items]
+
+
+def _base_url(flags: _Flags) -> str:
+    hint = "set engine.url to where it listens"
+    if "--uds" in flags.values:
+        raise ConfigError(
+            [f"engine.command: --uds makes vLLM listen on a Unix socket only; use --port, or {hint}"]
+        )
+    if "--headless" in flags.values:
+        raise ConfigError([f"engine.command: --headless starts no API server to watch; {hint}"])
+    port = _port(flags, hint)
+    host = (flags.last("--host") or "").strip()
+    if "$" in host:
+        raise ConfigError([f"engine.command: cannot know the value of --host {host}; {hint}"])
+    if host in ("", "0.0.0.0", "*"):  # noqa: S104  these face every interface; the daemon talks over loopback
+        host = "127.0.0.1"
+    elif host in ("::", "[::]"):
+        host = "[::1]"
+    elif ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    scheme = "https" if flags.last("--ssl-certfile") or flags.last("--ssl-keyfile") else "http"
+    return f"{scheme}://{host}:{port}"
+
+
+def _port(flags: _Flags, hint: str) -> int:
+    if "--port" not in flags.values:
+        return DEFAULT_PORT
+    text = flags.last("--port")
+    if text is None:
+        raise ConfigError(["engine.command: --port needs a number, such as --port 8000"])
+    if "$" in text:
+        raise ConfigError([f"engine.command: cannot know the value of --port {text}; {hint}"])
+    try:
+        port = int(text)
+    except ValueError:
+        raise ConfigError([f"engine.command: --port {text!r} is not a number"]) from None
+    if not 1 <= port <= 65535:
+        raise ConfigError([f"engine.command: --port {port} is not between 1 and 65535"])
+    return port
+
+
+def _served_models(flags: _Flags) -> tuple[str, ...]:
+    if names := flags.values.get("--served-model-name"):
+        return tuple(dict.fromkeys(names))
+    model = flags.last("--model") or flags.last("--model-tag")
+    if model is None and flags.positional and flags.program:
+        model = flags.positional[0]
+    return (model,) if model else ()
+
+
+def _secrets(flags: _Flags, environ: Mapping[str, str], keys: Sequence[str]) -> tuple[str, ...]:
+    """Literal values that must not be shown, long enough that masking them does not eat ordinary text."""
+
+    def candidates() -> Iterator[str]:
+        yield from keys
+        for flag, values in flags.values.items():
+            if is_secret_name(flag):
+                yield from values
+        for name, value in (*flags.variables.items(), *environ.items()):
+            if is_secret_name(name):
+                yield value
+
+    return tuple(dict.fromkeys(value for value in candidates() if len(value) >= 4))

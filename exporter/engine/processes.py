@@ -1,0 +1,21 @@
+"""Processes of the engine, in one place: identity, belonging, waiting, stopping, and the port that they hold."""
+
+from __future__ import annotations
+
+from exporter.engine.ports import port_holder, port_is_free
+from exporter.engine.procfs import ProcessId, alive, boot_id, identify
+from exporter.engine.stopping import StopReport, stop_tree, wait_exit
+from exporter.engine.tree import EngineTree
+
+__all__ = [
+    "EngineTree",
+    "ProcessId",
+    "StopReport",
+    "alive",
+    "boot_id",
+    "identify",
+    "port_holder",
+    "port_is_free",
+    "stop_tree",
+    "wait_exit",
+]
