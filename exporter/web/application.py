@@ -1,0 +1,152 @@
+"""Everything that is not a plain scrape: routing, refusals, health, on aiohttp."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http_exceptions import HttpProcessingError
+
+from exporter.exposition.page import negotiate
+from exporter.web.auth import OPEN_PATHS, BearerToken
+from exporter.web.landing import landing_page
+from exporter.web.limits import BODY_BYTES, HEAD_BYTES, HEADERS, LINGER_SECONDS, REQUEST_SECONDS
+from exporter.web.metrics import HttpMetrics
+from exporter.web.readiness import Readiness, readiness
+from exporter.web.snapshot import Snapshot, page_headers
+
+if TYPE_CHECKING:
+    from exporter.engine.status import EngineStatus
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_COMMON = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "vllm-exporter"}
+_LANDING = _COMMON | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+_ADVICE = {
+    401: "this needs `Authorization: Bearer TOKEN` with the token in web.bearer_token",
+    404: "there is no such path; see /metrics, /-/ready, /-/healthy",
+    405: "only GET and HEAD are answered here",
+    413: f"nothing here takes a request body over {BODY_BYTES} bytes",
+}
+
+
+class _Routes:
+    """The handlers, and what they need."""
+
+    def __init__(
+        self, snapshot: Snapshot, token: BearerToken, engine_status: Callable[[], EngineStatus]
+    ) -> None:
+        self._snapshot = snapshot
+        self._token = token
+        self._engine_status = engine_status
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        shape = negotiate(_header(request, "Accept"), _header(request, "Accept-Encoding"))
+        return web.Response(body=self._snapshot.body(shape), headers=page_headers(shape))
+
+    async def healthy(self, request: web.Request) -> web.Response:
+        return _reply(request, 200, {"status": "healthy"}, "the daemon is alive")
+
+    async def ready(self, request: web.Request) -> web.Response:
+        answer = self._readiness(request)
+        return _reply(request, answer.code, answer.body, answer.line)
+
+    async def landing(self, request: web.Request) -> web.Response:
+        page = landing_page(self._readiness(request))
+        return web.Response(text=page, content_type="text/html", headers=_LANDING)
+
+    def _readiness(self, request: web.Request) -> Readiness:
+        details = self._token.accepts(request.headers.get("Authorization"))
+        return readiness(self._engine_status(), now=time.time(), details=details)
+
+
+def build_application(
+    snapshot: Snapshot, token: BearerToken, engine_status: Callable[[], EngineStatus]
+) -> web.Application:
+    """All routes, behind one guard."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if request.path not in OPEN_PATHS and not token.accepts(request.headers.get("Authorization")):
+            return _refuse(request, 401, {"WWW-Authenticate": 'Bearer realm="vllm-exporter"'})
+        length = request.content_length
+        if request.body_exists and (length is None or length > BODY_BYTES):
+            return _refuse(request, 413)
+        try:
+            return await handler(request)
+        except web.HTTPMethodNotAllowed as error:
+            return _refuse(request, error.status, {"Allow": ", ".join(sorted(error.allowed_methods))})
+        except web.HTTPException as error:
+            return _refuse(request, error.status)
+
+    routes = _Routes(snapshot, token, engine_status)
+    application = web.Application(middlewares=[guard], client_max_size=BODY_BYTES)
+    application.router.add_get("/metrics", routes.metrics)
+    application.router.add_get("/metrics/prometheus", routes.metrics)
+    application.router.add_get("/-/healthy", routes.healthy)
+    application.router.add_get("/-/ready", routes.ready)
+    application.router.add_get("/health", routes.ready)
+    application.router.add_get("/", routes.landing)
+    return application
+
+
+def build_runner(application: web.Application, metrics: HttpMetrics) -> web.AppRunner:
+    """The runner whose `server` makes aiohttp's protocol objects, with our limits and our counts."""
+
+    class CountingLog(AbstractAccessLogger):
+        """Called for each answer, malformed requests' too, hence the place to count them."""
+
+        def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+            malformed = request.method == "UNKNOWN"
+            metrics.count("other" if malformed else request.path, response.status, time)
+
+    logger = logging.getLogger(f"{__name__}.protocol")
+    logger.addFilter(_not_the_clients_fault)
+    return web.AppRunner(
+        application,
+        handle_signals=False,
+        access_log_class=CountingLog,
+        access_log=logger,
+        logger=logger,
+        keepalive_timeout=REQUEST_SECONDS,
+        lingering_time=LINGER_SECONDS,
+        max_line_size=HEAD_BYTES,
+        max_field_size=HEAD_BYTES,
+        max_headers=HEADERS,
+        shutdown_timeout=1.0,
+    )
+
+
+def _not_the_clients_fault(record: logging.LogRecord) -> bool:
+    """Malformed requests are answered and counted; in the log they would only be a way to fill the disk."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+def _header(request: web.Request, name: str) -> str | None:
+    values = request.headers.getall(name, None)
+    return None if values is None else ", ".join(values)
+
+
+def _refuse(request: web.Request, status: int, headers: dict[str, str] | None = None) -> web.Response:
+    phrase = HTTPStatus(status).phrase
+    message = f"{phrase}: {_ADVICE[status]}" if status in _ADVICE else phrase
+    response = _reply(request, status, {"status": "error", "error": message}, f"{status} {message}")
+    response.headers.update(headers or {})
+    if status == 413:
+        response.force_close()
+    return response
+
+
+def _reply(request: web.Request, status: int, body: dict[str, Any], line: str) -> web.Response:
+    """JSON when the client asks for it, else one line of text."""
+    if "application/json" in (_header(request, "Accept") or "").lower():
+        text, kind = json.dumps(body, ensure_ascii=False), "application/json"
+    else:
+        text, kind = line, "text/plain"
+    return web.Response(status=status, text=f"{text}\n", content_type=kind, headers=_COMMON)

@@ -1,0 +1,49 @@
+"""The page at `/`: where things are, and how the engine is."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from exporter import __version__
+
+if TYPE_CHECKING:
+    from exporter.web.readiness import Readiness
+
+_LINKS = (
+    ("/metrics", "metrics, in Prometheus text or OpenMetrics by <code>Accept</code>"),
+    ("/-/ready", "whether the engine can serve; alias <code>/health</code>"),
+    ("/-/healthy", "whether this daemon is alive"),
+)
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="10">
+<title>vllm-exporter: {state}</title>
+<style>body{{font:1rem/1.6 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}}
+code,strong{{font-family:ui-monospace,monospace}}</style>
+</head>
+<body>
+<h1>vllm-exporter</h1>
+<p>Version {version}. Engine: <strong>{state}</strong></p>
+<p>{line}</p>
+<ul>
+{links}
+</ul>
+</body>
+</html>
+"""
+
+
+def landing_page(readiness: Readiness) -> str:
+    """The whole page; what comes from outside is escaped."""
+    links = "\n".join(f'<li><a href="{path}"><code>{path}</code></a>: {text}</li>' for path, text in _LINKS)
+    return _PAGE.format(
+        version=escape(__version__),
+        state=escape(str(readiness.body["state"])),
+        line=escape(readiness.line),
+        links=links,
+    )

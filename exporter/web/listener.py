@@ -1,0 +1,110 @@
+"""Taking the port and the certificate, before anything else is started."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from pathlib import Path
+
+from exporter.errors import ConfigError
+from exporter.settings import WebSettings, parse_listen
+from exporter.web.limits import BACKLOG, SEND_BUFFER_BYTES
+
+
+def bind(listen: str) -> socket.socket:
+    """Listen on `HOST:PORT`; connections wait in the kernel until somebody accepts. ConfigError says what to change."""
+    host, port = parse_listen(listen)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError([f"web.listen {listen}: cannot resolve the host {host!r}: {error}"]) from error
+    failure: OSError | None = None
+    for family, kind, proto, _, address in found:
+        try:
+            return _listen(family, kind, proto, address)
+        except OSError as error:
+            failure = failure or error
+    if host == "::":  # all interfaces, on a machine without IPv6
+        try:
+            return _listen(socket.AF_INET, socket.SOCK_STREAM, 0, ("0.0.0.0", port))  # noqa: S104
+        except OSError as error:
+            failure = error
+    assert failure is not None
+    raise ConfigError([f"web.listen {listen}: {_explain(failure, port)}"]) from failure
+
+
+def _listen(family: int, kind: int, proto: int, address: object) -> socket.socket:
+    listener = socket.socket(family, kind, proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        if family == socket.AF_INET6:
+            dual = isinstance(address, tuple) and address[0] == "::"
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        listener.bind(address)  # type: ignore[arg-type]
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _explain(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} is taken by another process (`ss -ltnp sport = :{port}` names it; perhaps another "
+            f"vllm-exporter). Stop that one, or choose another port with --listen or web.listen"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"no right to listen on port {port}: ports below 1024 need CAP_NET_BIND_SERVICE. Choose a higher port "
+            f"with --listen or web.listen"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "no interface of this machine has this address (`ip address` lists them). Use one of them, or :PORT for all"
+    return f"cannot listen: {error.strerror or error}"
+
+
+def tls_context(settings: WebSettings) -> ssl.SSLContext | None:
+    """The server's TLS context; None when none is configured. ConfigError names the file at fault."""
+    cert, key = settings.tls_cert_file, settings.tls_key_file
+    if cert is None or key is None:
+        return None
+    for option, path in (("tls_cert_file", cert), ("tls_key_file", key)):
+        _must_be_readable(option, path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert, key, password=_no_passphrase)
+    except _PassphraseError as error:
+        raise ConfigError(
+            [f"web.tls_key_file {key}: the key has a passphrase; give one without (mode 0600)"]
+        ) from error
+    except ssl.SSLError as error:
+        if "KEY_VALUES_MISMATCH" in str(error):
+            problem = f"web.tls_key_file {key} is not the key of web.tls_cert_file {cert}"
+        else:
+            problem = (
+                f"web.tls_cert_file {cert} and web.tls_key_file {key}: not a PEM certificate chain and its PEM key "
+                f"({error.reason or error})"
+            )
+        raise ConfigError([problem]) from error
+    return context
+
+
+def _must_be_readable(option: str, path: Path) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigError([f"web.{option} {path}: cannot be read: {error.strerror}"]) from error
+
+
+class _PassphraseError(Exception):
+    """OpenSSL asked for a passphrase; nobody sits at this terminal."""
+
+
+def _no_passphrase() -> str:
+    raise _PassphraseError
