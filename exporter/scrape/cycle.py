@@ -11,7 +11,9 @@ import structlog
 from yarl import URL
 
 from exporter.errors import ExpositionError, ScrapeError
-from exporter.exposition import Block, PageReader, PassThroughBlock, Row
+from exporter.exposition.block import Block
+from exporter.exposition.layout import PageReader, Row
+from exporter.exposition.page import PassThroughBlock
 from exporter.scrape import metrics
 from exporter.scrape.client import fetch_page
 from exporter.settings import ScrapeSettings
@@ -126,6 +128,11 @@ class Scraper:
         except (ScrapeError, ExpositionError) as error:
             self._failed(error, time.time())
         self._duration.observe(time.monotonic() - began)
+
+    def engine_changed(self, _status: object) -> None:
+        """Call this when the engine's state changed: a dead engine's page goes at once, not with the next scrape."""
+        if not self._target.scrapable:
+            self._passthrough.show(None)
 
     def take(self, body: bytes, *, openmetrics: bool, now: float) -> None:
         """Take a page in; raises ExpositionError when it is not valid, and then nothing of it shows."""

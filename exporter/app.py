@@ -1,0 +1,293 @@
+"""The composition root: builds every part from settings, runs them in one TaskGroup, ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from exporter import __version__, logs
+from exporter.errors import ConfigError
+from exporter.exposition.block import Block
+from exporter.exposition.page import Page, PassThroughBlock
+from exporter.settings import Settings
+from exporter.state import DataDir, StateFile
+from exporter.web import WebServer
+
+if TYPE_CHECKING:
+    import aiohttp
+    from pydantic import SecretStr
+    from yarl import URL
+
+    from exporter.engine import Engine, EngineCommand
+    from exporter.engine.status import EngineStatus
+
+log = structlog.get_logger(__name__)
+
+SAVE_SECONDS = 10.0
+"""How often the state file is written: what losing the daemon without warning can cost the totals."""
+EXIT_OK, EXIT_FAILED = 0, 1
+
+
+@dataclass(slots=True)
+class Blocks:
+    """What `/metrics` shows, in its order."""
+
+    engine_page: PassThroughBlock = field(default_factory=PassThroughBlock)
+    indicators: Block = field(default_factory=Block)
+    gpu: Block = field(default_factory=Block)
+    daemon: Block = field(default_factory=Block)
+
+    def page(self) -> Page:
+        """All of them as one page."""
+        return Page((self.engine_page, self.indicators, self.gpu, self.daemon))
+
+
+@dataclass(slots=True)
+class Readers:
+    """What the HTTP face asks of parts that are built after it has taken its port."""
+
+    engine: Engine | None = None
+    before_render: list[Callable[[], None]] = field(default_factory=list)
+
+    def engine_status(self) -> EngineStatus:
+        """The engine's present status."""
+        assert self.engine is not None, "the face answers only when the engine is built"
+        return self.engine.status
+
+    def refresh(self) -> None:
+        """Bring every block up to date for a reader of the page."""
+        for publish in self.before_render:
+            publish()
+
+
+def serve(settings: Settings) -> int:
+    """Run the daemon until it is told to stop, and return its exit code.
+
+    Raises:
+        ConfigError: before anything is started: the port or the data folder is taken, the command makes no sense.
+    """
+    logs.configure(settings.log.format, settings.log.level)
+    blocks, readers = Blocks(), Readers()
+    server = WebServer(
+        settings.web, blocks.page(), engine_status=readers.engine_status, before_render=readers.refresh
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.bind().close)
+        command = _engine_command(settings)
+        data_dir = DataDir(settings.data_dir)
+        stack.callback(data_dir.close)
+        try:
+            asyncio.run(_live(settings, command, blocks, readers, server))
+        except* Exception as group:
+            for error in _leaves(group):
+                log.error("daemon_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+            return EXIT_FAILED
+    return EXIT_OK
+
+
+async def _live(
+    settings: Settings, command: EngineCommand | None, blocks: Blocks, readers: Readers, server: WebServer
+) -> None:
+    """The daemon's life, top to bottom; what is opened here is closed in reverse when the engine's life has ended."""
+    from exporter import process_metrics
+    from exporter.gpu import GpuSampler
+    from exporter.schedule import Schedule
+    from exporter.scrape.cycle import Scraper
+    from exporter.sli import Indicators
+    from exporter.systemd import Notifier
+
+    async with contextlib.AsyncExitStack() as stack:
+        state = StateFile(settings.data_dir / "state.json")
+        saved = state.load()
+
+        indicators = Indicators(
+            settings.sli,
+            blocks.indicators,
+            model_limit=settings.scrape.model_limit,
+            scrape_interval=settings.scrape.interval,
+        )
+        indicators.restore(saved.get("indicators", {}))
+
+        session = await stack.enter_async_context(_http_session())
+        gpu = GpuSampler(
+            settings.gpu,
+            blocks.gpu,
+            engine_pids=lambda: engine.pids(),
+            simulated_load=lambda: _load(indicators),
+            tokens_total=indicators.output_tokens_total,
+        )
+        engine = _engine(settings, command, blocks.daemon, session, indicators, gpu)
+        readers.engine = engine
+        target = _Target(engine, settings, command)
+        scraper = Scraper(
+            settings.scrape,
+            target,
+            session,
+            blocks.daemon,
+            blocks.engine_page,
+            indicators,
+            tls_verify=settings.engine.tls_verify,
+            after=lambda good, _now: engine.observe(
+                indicators.progress() if good else None, now=time.monotonic()
+            ),
+        )
+        engine.subscribe(scraper.engine_changed)
+
+        process = process_metrics.ProcessMetrics(blocks.daemon)
+        readers.before_render += [
+            lambda: gpu.publish(now=time.time()),
+            lambda: process.publish(now=time.monotonic()),
+            lambda: server.publish(blocks.daemon),
+        ]
+        await server.start()
+        stack.push_async_callback(server.stop)
+
+        async def save() -> None:
+            await _save(state, {"indicators": indicators.state(), "gpu": gpu.state()})
+
+        schedule = Schedule()
+        schedule.every(settings.scrape.interval, scraper.scrape, name="scrape")
+        schedule.every(settings.engine.health_interval, engine.probe, name="probe")
+        schedule.every(SAVE_SECONDS, save, name="save")
+
+        notifier = Notifier.from_environment()
+        engine.subscribe(lambda status: notifier.status(f"engine {status.state}"))
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, _stop, engine, number, notifier)
+            stack.callback(loop.remove_signal_handler, number)
+
+        async with asyncio.TaskGroup() as tasks:
+            around = [
+                tasks.create_task(schedule.run(), name="schedule"),
+                tasks.create_task(gpu.run(), name="gpu"),
+                tasks.create_task(notifier.run(), name="watchdog"),
+            ]
+            notifier.ready()
+            await engine.run()
+            notifier.stopping()
+            for task in around:
+                task.cancel()
+        await save()
+        log.info("stopped")
+
+
+def _engine_command(settings: Settings) -> EngineCommand | None:
+    """What the engine's command line says of it; None in attach mode."""
+    if not settings.engine.command:
+        return None
+    from exporter.engine.command import read_command
+
+    command = read_command(
+        settings.engine.command,
+        os.environ,
+        url=settings.engine.url,
+        read_file=lambda name: Path(name).read_text(encoding="utf-8"),
+    )
+    if settings.engine.api_key is not None:
+        command = replace(command, api_key=settings.engine.api_key)
+    return command
+
+
+def _engine(
+    settings: Settings,
+    command: EngineCommand | None,
+    block: Block,
+    session: aiohttp.ClientSession,
+    indicators: Any,
+    gpu: Any,
+) -> Engine:
+    """The engine to watch: our own child, or somebody else's."""
+    from exporter.engine import AttachedEngine, Supervisor
+
+    if command is None:
+        assert settings.engine.url is not None, "the command line asks for a command or an URL"
+        return AttachedEngine(
+            settings.engine, settings.engine.url, settings.engine.api_key, http=lambda: session, block=block
+        )
+    return Supervisor(
+        settings.engine,
+        command,
+        data_dir=settings.data_dir,
+        http=lambda: session,
+        block=block,
+        recent_samples=indicators.recent_samples,
+        gpu_memory_of=gpu.memory_of,
+    )
+
+
+class _Target:
+    """The engine, as a scrape sees it."""
+
+    def __init__(self, engine: Engine, settings: Settings, command: EngineCommand | None) -> None:
+        from yarl import URL
+
+        self._engine = engine
+        self._attached = command is None
+        self.metrics_url: URL = URL(engine.status.base_url) / "metrics"
+        key: SecretStr | None = command.api_key if command is not None else settings.engine.api_key
+        self.headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
+
+    @property
+    def epoch(self) -> str:
+        return self._engine.status.epoch
+
+    @property
+    def scrapable(self) -> bool:
+        """Somebody else's engine may answer at any time; ours, once it has been ready."""
+        return self._attached or self._engine.status.state in ("ready", "unresponsive", "draining")
+
+    @property
+    def expected_up(self) -> bool:
+        return self._engine.status.expected_up
+
+
+def _http_session() -> aiohttp.ClientSession:
+    """One session for everything that the daemon asks of an engine: no cookies, no proxies, no decompression unasked."""
+    import aiohttp
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=16),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),
+        headers={"Accept-Encoding": "identity", "User-Agent": f"vllm-exporter/{__version__}"},
+        auto_decompress=False,
+        trust_env=False,
+    )
+
+
+def _stop(engine: Engine, number: int, notifier: Any) -> None:
+    log.info("signal_received", signal=signal.Signals(number).name)
+    notifier.stopping()
+    engine.stop()
+
+
+async def _save(state: StateFile, parts: dict[str, Any]) -> None:
+    """Save in a thread; a disk that does not take it is a warning, not the end of monitoring."""
+    try:
+        await asyncio.to_thread(state.save, parts)
+    except OSError as error:
+        log.warning("state_not_saved", error=str(error))
+
+
+def _load(indicators: Any) -> float:
+    """How busy the engine is, from 0 to 1, for simulated GPUs."""
+    running = indicators.progress().running or 0.0
+    return float(min(1.0, running / 8))
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
