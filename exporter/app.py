@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from exporter import __version__, logs
-from exporter.errors import ConfigError
 from exporter.exposition.block import Block
 from exporter.exposition.page import Page, PassThroughBlock
 from exporter.settings import Settings
@@ -87,8 +86,8 @@ def serve(settings: Settings) -> int:
         stack.callback(data_dir.close)
         try:
             asyncio.run(_live(settings, command, blocks, readers, server))
-        except* Exception as group:
-            for error in _leaves(group):
+        except Exception as failure:  # noqa: BLE001 - the last stop before the exit code
+            for error in _leaves(failure):
                 log.error("daemon_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
             return EXIT_FAILED
     return EXIT_OK
@@ -286,8 +285,8 @@ def _load(indicators: Any) -> float:
     return float(min(1.0, running / 8))
 
 
-def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The errors themselves, out of the groups that TaskGroups make."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions for leaf in _leaves(part)]

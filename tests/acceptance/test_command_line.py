@@ -1,0 +1,98 @@
+"""The installed program, as scripts call it: usage, configuration, exit codes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = (sys.executable, "-m", "exporter")
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("VLLM_")}
+    return subprocess.run(
+        [*PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**clean, "PYTHONWARNINGS": "error", **(env or {})},
+    )
+
+
+def refused(*arguments: str, env: dict[str, str] | None = None) -> str:
+    result = run(*arguments, env=env)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    return result.stderr
+
+
+def test_help_and_version_answer():
+    assert run("--version").stdout.startswith("vllm-exporter ")
+    assert "simulate" in run("--help").stdout
+    assert "--engine-url" in run("run", "--help").stdout
+
+
+def test_the_console_script_is_the_same_program():
+    script = Path(sys.executable).parent / "vllm-exporter"
+    assert subprocess.check_output([script, "--version"], text=True) == run("--version").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "COMMAND"),
+        (("fly",), "invalid choice"),
+        (("run",), "no engine"),
+        (("run", "--"), "nothing follows --"),
+        (("run", "--engine-url", "gopher://x"), "flag --engine-url"),
+        (("run", "--engine-url"), "expected one argument"),
+        (("run", "--engine-url", "http://127.0.0.1:1", "--scrape-interval", "-1"), "flag --scrape-interval"),
+        (("run", "--engine-url", "http://127.0.0.1:1", "--on-exit", "explode"), "flag --on-exit"),
+        (
+            ("run", "--engine-url", "http://127.0.0.1:1", "--set", "engine.drain_timeot=1"),
+            "did you mean engine.drain_timeout",
+        ),
+        (("run", "--engine-url", "http://127.0.0.1:1", "--set", "nonsense"), "expected SETTING=VALUE"),
+        (("run", "--config", "/does/not/exist.toml"), "cannot read the config file"),
+        (("run", "--eng", "http://127.0.0.1:1"), "unrecognized arguments"),
+        (("check", "config", "/does/not/exist.toml"), "cannot read the config file"),
+        (("check", "config", "--", "vllm"), "takes no engine command"),
+    ],
+)
+def test_wrong_usage_is_a_clear_error_and_exit_code_2(arguments: tuple[str, ...], expected: str):
+    assert expected in refused(*arguments)
+
+
+def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path):
+    marker = tmp_path / "started"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        error = refused(
+            "run", "--listen", f"127.0.0.1:{port}", "--data-dir", str(tmp_path / "d"), "--", "touch", str(marker)
+        )  # fmt: skip
+    assert f"port {port} is taken" in error
+    assert not marker.exists()
+
+
+def test_a_data_folder_that_cannot_be_written_is_told(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    error = refused(
+        "run", "--engine-url", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "file")
+    )  # fmt: skip
+    assert "--data-dir" in error
+
+
+def test_check_config_prints_the_effective_configuration_without_secrets(tmp_path: Path):
+    config = tmp_path / "c.toml"
+    config.write_text('[web]\nbearer_token = "t0ps3cret"\n[engine]\nurl = "http://gpu:8000"\n')
+    result = run("check", "config", str(config), env={"VLLM_EXPORTER_SCRAPE__INTERVAL": "2.5"})
+    assert result.returncode == 0
+    assert 'url = "http://gpu:8000"' in result.stdout
+    assert "interval = 2.5" in result.stdout
+    assert "t0ps3cret" not in result.stdout + result.stderr
