@@ -9,7 +9,7 @@
 Exit codes of `exec` are the shell's: 127 no such command, 126 not executable, and 125 when the daemon is gone.
 """
 
-# ruff: noqa: T201, PTH, S606  prints to the engine's output, starts without pathlib, and exec is its purpose
+# ruff: noqa: T201, S606, PTH110, PTH123, PTH208  prints to the engine's output, starts without pathlib, and exec is its purpose
 
 from __future__ import annotations
 
