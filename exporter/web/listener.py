@@ -7,6 +7,7 @@ import socket
 import ssl
 from pathlib import Path
 
+from exporter.engine.ports import port_holder
 from exporter.errors import ConfigError
 from exporter.settings import WebSettings, parse_listen
 from exporter.web.limits import BACKLOG, SEND_BUFFER_BYTES
@@ -31,7 +32,7 @@ def bind(listen: str) -> socket.socket:
         except OSError as error:
             failure = error
     assert failure is not None
-    raise ConfigError([f"web.listen {listen}: {_explain(failure, port)}"]) from failure
+    raise ConfigError([f"web.listen {listen}: {_explain(failure, host, port)}"]) from failure
 
 
 def _listen(family: int, kind: int, proto: int, address: object) -> socket.socket:
@@ -51,11 +52,15 @@ def _listen(family: int, kind: int, proto: int, address: object) -> socket.socke
     return listener
 
 
-def _explain(error: OSError, port: int) -> str:
+def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
+        holder = port_holder(host, port)
+        who = (
+            f"process {holder.pid}" if holder else f"a process that `ss -ltnp sport = :{port}` names to root"
+        )
         return (
-            f"port {port} is taken by another process (`ss -ltnp sport = :{port}` names it; perhaps another "
-            f"vllm-exporter). Stop that one, or choose another port with --listen or web.listen"
+            f"the port is taken by {who}, perhaps another vllm-exporter. Stop it, or choose another port with "
+            f"--listen or web.listen"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
