@@ -200,7 +200,7 @@ def test_any_label_and_help_reads_back_in_both_formats(label: str, help_text: st
     assert [(s.name, s.labels, s.value) for s in text.samples] == [("odd_names", {"model_name": wanted}, 0.5)]
     (om,) = openmetrics_families(block.render(openmetrics=True))
     assert om.samples == text.samples  # type: ignore[attr-defined]
-    assert om.documentation == help_text  # type: ignore[attr-defined]
+    assert om.documentation == help_text.lstrip(" ")  # type: ignore[attr-defined]
 
 
 def test_every_kind_of_family_passes_the_strict_openmetrics_parser() -> None:
