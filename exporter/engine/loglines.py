@@ -166,6 +166,12 @@ _MARKS: tuple[tuple[str, str], ...] = (
     ("Application startup complete", "starting_server"),
 )
 _WEIGHTS_DONE = ("Loading weights took", "Model loading took", "model weights took")
+_MARK_BYTES = tuple(mark.encode() for mark in (*(mark for mark, _ in _MARKS), *_WEIGHTS_DONE))
+
+
+def may_be_progress(data: bytes) -> bool:
+    """Whether some line in here could move `LoadProgress`; cheap, for output that is not looked at closely."""
+    return any(mark in data for mark in _MARK_BYTES)
 
 
 class LoadProgress:
