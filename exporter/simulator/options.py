@@ -55,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--served-model-name", nargs="+", default=None, metavar="NAME", help="names that clients use"
     )
     vllm.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    vllm.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default %(default)s)")
+    vllm.add_argument(
+        "--port", type=_port, default=8000, help="port; 0 takes a free one (default %(default)s)"
+    )
     vllm.add_argument(
         "--api-key", nargs="+", default=None, metavar="KEY", help="accepted keys; also VLLM_API_KEY"
     )
@@ -133,6 +135,12 @@ def _positive(value: str) -> int:
     return number
 
 
+def _port(value: str) -> int:
+    if not 0 <= (number := int(value)) <= 65535:
+        raise ValueError(value)
+    return number
+
+
 def _seconds(value: str) -> float:
     if not 0 <= (number := float(value)) < float("inf"):
         raise ValueError(value)
@@ -152,5 +160,10 @@ def _fault(value: str) -> Plan:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-for _type, _name in ((_positive, "positive int"), (_seconds, "number"), (_rate, "positive number")):
+for _type, _name in (
+    (_positive, "positive int"),
+    (_port, "port"),
+    (_seconds, "number"),
+    (_rate, "positive number"),
+):
     _type.__name__ = _name  # argparse shows it: "invalid positive int value"
