@@ -90,13 +90,15 @@ class EngineProcess:
     mark: str
     """`NAME=value` in the environment of each of the engine's processes."""
     guard: Guard | None = None
+    recorded: tuple[ProcessId, ...] = ()
+    """Processes that an earlier daemon knew."""
 
     @property
     def pid(self) -> int:
         return self.id.pid
 
     def tree(self) -> EngineTree:
-        return EngineTree(self.id, mark=self.mark)
+        return EngineTree(self.id, recorded=self.recorded, mark=self.mark, our_child=self.popen is not None)
 
     def release(self) -> None:
         """Forget the process: the guard ends. Call it when the tree is empty, or when the engine is kept."""

@@ -84,6 +84,14 @@ class EngineOutput:
         """Follow the file. Raises OSError when it cannot be opened."""
         self._follower.start()
 
+    async def follow(self) -> None:
+        """Follow the file until cancelled. Raises OSError when it cannot be opened."""
+        self.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.close()
+
     def ready(self) -> None:
         """The engine serves: what it prints from now on is no news of loading, and no evidence of a wrong start."""
         self._serving = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter.engine.ports import port_holder, port_is_free
-from exporter.engine.procfs import ProcessId, alive, boot_id, identify
+from exporter.engine.procfs import ProcessId, alive, boot_id, identify, oom_kills
 from exporter.engine.stopping import StopReport, stop_tree, wait_exit
 from exporter.engine.tree import EngineTree
 
@@ -14,6 +14,7 @@ __all__ = [
     "alive",
     "boot_id",
     "identify",
+    "oom_kills",
     "port_holder",
     "port_is_free",
     "stop_tree",

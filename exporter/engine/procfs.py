@@ -145,3 +145,12 @@ def command_line(pid: int) -> list[str]:
         data = Path(f"/proc/{pid}/cmdline").read_bytes()[:65536]
         return [part.decode(errors="replace") for part in data.rstrip(b"\0").split(b"\0")] if data else []
     return []
+
+
+def oom_kills() -> int:
+    """Processes that the kernel has killed for memory since boot; whoever compares two readings learns of one."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

@@ -71,9 +71,8 @@ class EngineTree:
             if pid in table and table[pid].start_ticks == member.start_ticks
         }
         self._in_session = {m for m in self._in_session if self._members.get(m.pid) == m}
-        self._in_session.update(
-            m for pid, m in self._members.items() if self._in_session and table[pid].session == self.root.pid
-        )
+        # The session's number is the root's pid: who is known to be the engine's and has it proves that it is in use.
+        self._in_session.update(m for pid, m in self._members.items() if table[pid].session == self.root.pid)
         self._grow(table, full=full)
         self._reap(table)
         self._alive = frozenset(m for pid, m in self._members.items() if table[pid].alive)
@@ -101,7 +100,7 @@ class EngineTree:
 
     def _add(self, stat: Stat) -> None:
         self._members[stat.pid] = stat.id
-        if stat.session == self.root.pid and self._in_session:
+        if stat.session == self.root.pid:
             self._in_session.add(stat.id)
 
     def _is_session_member(self, stat: Stat) -> bool:
