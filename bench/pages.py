@@ -1,66 +1,65 @@
-"""Pages that move as a busy engine's do: the real capture, its counters counting on."""
+"""Pages that evolve as an engine's under load do: a real capture whose counters and histograms move."""
 
 from __future__ import annotations
 
 import random
 import re
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
-CAPTURE = Path(__file__).parent.parent / "tests" / "data" / "vllm-0.32.0-metrics.txt"
+CAPTURE = Path(__file__).parents[1] / "tests" / "data" / "vllm-0.32.0-metrics.txt"
+
+_LE = re.compile(r'le="([^"]*)",?')
 
 
-def evolving_pages(*, engines: int = 1, count: int = 20, seed: int = 1) -> list[bytes]:
-    """`count` successive pages of `engines` data-parallel ranks; histograms stay consistent, gauges wander."""
+def evolving(capture: str, *, engines: int = 1, moving: float = 0.6, seed: int = 1) -> Iterator[bytes]:
+    """Endless pages of `engines` ranks; at each step a histogram, counter or gauge moves with the chance `moving`.
+
+    An observation moves the buckets above it, so that of all series about half of `moving` change from page to page.
+    """
     rng = random.Random(seed)
-    lines = _multiplied(CAPTURE.read_text(encoding="utf-8").splitlines(), engines)
-    types = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
-    pages = []
-    for _ in range(count):
-        pages.append(("\n".join(lines) + "\n").encode())
-        lines = _moved(lines, types, rng)
-    return pages
+    heads, values = [], []
+    groups: dict[str, list[int]] = defaultdict(list)
+    for line in _ranks(capture.splitlines(), engines):
+        head, _, text = line.rpartition(" ")
+        if not line.startswith("#"):
+            group = re.sub(r"_(bucket|count|sum)(?=\{|$)", "", _LE.sub("", head))
+            if "_created" not in head and "_info" not in head and "_start_time" not in head:
+                groups[group].append(len(heads))
+            values.append(float(text))
+        else:
+            head, text = line, ""
+            values.append(0.0)
+        heads.append(head)
+    lines = [_line(head, value) for head, value in zip(heads, values, strict=True)]
+    members = list(groups.values())
+    while True:
+        yield ("\n".join(lines) + "\n").encode()
+        for group in members:
+            if rng.random() < moving:
+                for place in group[rng.randrange(len(group)) if len(group) > 3 else 0 :]:
+                    values[place] += rng.random() if "_sum" in heads[place] else 1.0
+                    lines[place] = _line(heads[place], values[place])
 
 
-def _multiplied(lines: list[str], engines: int) -> list[str]:
-    out: list[str] = []
+def _line(head: str, value: float) -> str:
+    return head if head.startswith("#") else f"{head} {value!r}"
+
+
+def _ranks(lines: list[str], engines: int) -> Iterator[str]:
+    """The page with the series of engine 0 repeated for each rank, family by family as the client library prints."""
     family: list[str] = []
     for line in [*lines, "#"]:
         if line.startswith("#"):
-            for engine in range(engines):
-                out += [text.replace('engine="0"', f'engine="{engine}"') for text in family]
+            for rank in range(engines):
+                for sample in family:
+                    if 'engine="0"' in sample:
+                        yield sample.replace('engine="0"', f'engine="{rank}"')
+                    elif rank == 0:
+                        yield sample
             family = []
-            out += [line] if line != "#" else []
-        elif 'engine="0"' in line:
-            family.append(line)
+            if line != "#":
+                yield line
         else:
-            out.append(line)
-    return out
-
-
-def _moved(lines: list[str], types: dict[str, str], rng: random.Random) -> list[str]:
-    out = []
-    threshold: dict[str, float] = {}
-    for line in lines:
-        if line.startswith("#"):
-            out.append(line)
-            continue
-        series, _, text = line.rpartition(" ")
-        name = series.partition("{")[0]
-        family = re.sub(r"_(bucket|sum|count)$", "", name)
-        value = float(text)
-        kind = types.get(name) or types.get(family, "gauge")
-        if kind == "histogram":
-            labels = re.sub(r'[,{]le="[^"]*"', "", series.partition("{")[2])
-            key = family + labels.rstrip("}")
-            observed = threshold.setdefault(key, rng.choice((0.01, 0.3, 2.5, 20.0, float("inf"))))
-            le = re.search(r'le="([^"]*)"', series)
-            if name.endswith("_sum"):
-                value += 0.123 if observed != float("inf") else 0
-            elif observed != float("inf") and (le is None or float(le.group(1)) >= observed):
-                value += 3
-        elif kind == "counter" and rng.random() < 0.7:
-            value += rng.randrange(1, 500)
-        elif kind == "gauge" and name.startswith("vllm:num_requests"):
-            value = float(rng.randrange(0, 64))
-        out.append(f"{series} {value!r}")
-    return out
+            family.append(line)

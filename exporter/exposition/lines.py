@@ -10,7 +10,8 @@ _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*+"
 _LABEL = r"[a-zA-Z_][a-zA-Z0-9_]*+"
 _TEXT = r'"(?:[^"\\]++|\\.)*+"'
 
-_CANONICAL = re.compile(rf"{_NAME}(?:\{{{_LABEL}={_TEXT}(?:,{_LABEL}={_TEXT})*+\}})?+ ")
+_CANONICAL = re.compile(rf"({_NAME})(?:\{{({_LABEL}={_TEXT}(?:,{_LABEL}={_TEXT})*+)\}})?+ (\S++)\Z")
+_CANONICAL_PAIR = re.compile(rf'({_LABEL})="((?:[^"\\]++|\\.)*+)",?+')
 _START = re.compile(rf"[ \t]*+({_NAME})?+[ \t]*+(\{{)?+")
 _LABEL_PAIR = re.compile(
     rf"[ \t]*+(?:({_LABEL})|({_TEXT}))[ \t]*+(?:=[ \t]*+({_TEXT})[ \t]*+)?+(,|\}})", re.DOTALL
@@ -29,15 +30,15 @@ _NUMBER_WORDS = frozenset({b"nan", b"inf", b"+inf", b"-inf", b"infinity", b"+inf
 class SampleLine:
     """One sample line, taken apart.
 
-    `labels` stand in the order of the line, unescaped. `head` counts the characters before the value when nothing
-    follows the value, else it is None. `canonical`: written as this package itself would write it.
+    `labels` stand in the order of the line, unescaped. `tail` counts the characters of the value when nothing else
+    follows the labels, else it is None. `canonical`: written as this package itself would write it.
     """
 
     name: str
     labels: tuple[tuple[str, str], ...]
     value: float
     timestamp: float | None
-    head: int | None
+    tail: int | None
     canonical: bool
 
 
@@ -53,6 +54,12 @@ def read_number(text: bytes) -> float:
 
 def read_sample(line: str, *, openmetrics: bool) -> SampleLine:
     """Take a sample line apart; ValueError says what is wrong with it. Timestamps come out in seconds."""
+    if plain := _CANONICAL.match(line):
+        pairs = _CANONICAL_PAIR.findall(plain[2]) if plain[2] else []
+        if "\\" in line:
+            pairs = [(key, unescape(text)) for key, text in pairs]
+        _check_labels(pairs, line)
+        return SampleLine(plain[1], tuple(pairs), read_number(plain[3].encode()), None, len(plain[3]), True)
     start = _START.match(line)
     if start is None or (start[1] is None and start[2] is None) or (openmetrics and line[0].isspace()):
         raise ValueError(f'expected a sample, such as name{{label="value"}} 1, got {_shown(line)}')
@@ -74,8 +81,8 @@ def read_sample(line: str, *, openmetrics: bool) -> SampleLine:
         raise ValueError(f"expected a value, and at most a timestamp in milliseconds, in {_shown(line)}")
     value = read_number(rest[1].encode())
     timestamp = int(rest[2]) / 1000 if rest[2] else None
-    head = rest.start(1) if rest[2] is None and not rest[3] else None
-    return SampleLine(name, labels, value, timestamp, head, _is_canonical(line, head))
+    tail = len(rest[1]) if rest[2] is None and not rest[3] else None
+    return SampleLine(name, labels, value, timestamp, tail, False)
 
 
 def _openmetrics_sample(
@@ -96,8 +103,8 @@ def _openmetrics_sample(
         read_number(exemplar[1].encode())
         if exemplar[2]:
             _read_seconds(exemplar[2])
-    head = rest.start(1) if rest[2] is None and rest[3] is None else None
-    return SampleLine(name, labels, value, timestamp, head, _is_canonical(line, head))
+    tail = len(rest[1]) if rest[2] is None and rest[3] is None else None
+    return SampleLine(name, labels, value, timestamp, tail, False)
 
 
 def _read_seconds(text: str) -> float:
@@ -105,11 +112,6 @@ def _read_seconds(text: str) -> float:
     if not isfinite(seconds):
         raise ValueError(f"{_shown(text)} is not a timestamp")
     return seconds
-
-
-def _is_canonical(line: str, head: int | None) -> bool:
-    match = _CANONICAL.match(line)
-    return match is not None and head is not None and match.end() == head
 
 
 def _read_labels(
@@ -136,10 +138,16 @@ def _read_labels(
         position = pair.end()
         if pair[4] == "}":
             break
-    keys = {key for key, _ in labels}
-    if len(keys) != len(labels) or "__name__" in keys:
-        raise ValueError(f"the same label twice in {_shown(line)}")
+    _check_labels(labels, line)
     return name, tuple(labels), position
+
+
+def _check_labels(labels: list[tuple[str, str]], line: str) -> None:
+    keys = {key for key, _ in labels}
+    if len(keys) != len(labels):
+        raise ValueError(f"the same label twice in {_shown(line)}")
+    if "__name__" in keys:
+        raise ValueError(f"a label that is called __name__ in {_shown(line)}")
 
 
 def unescape(text: str) -> str:

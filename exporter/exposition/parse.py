@@ -113,11 +113,15 @@ def parse_lines(
         line = lines[index]
         text, _, tail = line.rpartition(b" ")
         head = memory.heads.get(text)
-        try:
-            if head is not None:
-                heads.append(head)
+        if head is not None:
+            try:
                 samples.append(Sample(head.series, read_number(tail), None))
+            except ValueError:
+                pass  # told below, in the words of the complete grammar
+            else:
+                heads.append(head)
                 continue
+        try:
             parts = read_sample(line.decode(), openmetrics=openmetrics)
         except UnicodeDecodeError as error:
             raise _encoding_error(error, index) from None
@@ -138,17 +142,14 @@ def parse_lines(
 
 
 def _head(parts: SampleLine, line: bytes, families: Families, memory: Memory) -> Head:
-    labels = tuple(sorted((intern(key), intern(value)) for key, value in parts.labels))
+    labels = tuple(sorted([(intern(key), intern(value)) for key, value in parts.labels]))
     series = memory.series.get((parts.name, labels))
     if series is None:
         name = intern(parts.name)
         family = families.of_sample(name)
         series = Series(name, labels, intern(family.text_name), family.type)
         memory.series[name, labels] = series
-    text = None
-    if parts.head is not None:
-        # the value is ASCII: counted from the end, characters are bytes
-        text = line[: len(line) - (len(line.decode()) - parts.head)]
+    text = None if parts.tail is None else line[: -parts.tail]  # a value is ASCII: its characters are bytes
     return Head(series, text, parts.canonical)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import ExpositionError
@@ -107,6 +107,16 @@ def test_a_reader_forgets_after_an_error() -> None:
         row = reader.read(b"a 1\nb 2\n")
         assert row.layout is not first.layout
         assert list(row.changed) == [0, 1]
+
+
+def test_a_known_line_that_is_damaged_is_refused_in_the_words_of_a_fresh_reader() -> None:
+    for damaged in (b"a 1\nb 2\xff\n", b"a 1\nb 2_0\n", b'a 1\nb 2 "\n'):
+        reader, _ = fresh(b"a 1\nb 2\n")
+        with pytest.raises(ExpositionError) as wanted:
+            fresh(damaged)
+        with pytest.raises(ExpositionError) as caught:
+            reader.read(damaged)
+        assert (str(caught.value), caught.value.reason) == (str(wanted.value), wanted.value.reason)
 
 
 def test_a_line_of_digits_is_not_taken_for_the_value_of_the_line_before() -> None:
@@ -235,7 +245,7 @@ MUTATIONS: list[Mutation] = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, phases=set(Phase) - {Phase.shrink})
 @given(
     st.lists(st.lists(st.sampled_from(MUTATIONS), max_size=3), max_size=8), st.randoms(use_true_random=False)
 )
