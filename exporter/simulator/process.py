@@ -22,6 +22,9 @@ from exporter.simulator.server import Server
 STATS_INTERVAL = 10.0
 """Seconds between two throughput lines, as in vLLM."""
 
+CUT_OFF = 0.05
+"""Seconds that open connections get at the end; aiohttp takes 0 for no limit."""
+
 ENGINE_DEATH_EXIT = 1.0
 """Seconds from the death of the engine core to the exit of the server (0.5 to 4.9 seen)."""
 
@@ -67,7 +70,7 @@ class _Process:
             handle_signals=False,
             access_log=None,
             handler_cancellation=True,
-            shutdown_timeout=0.0,
+            shutdown_timeout=CUT_OFF,
         )
         await runner.setup()
         site = web.SockSite(runner, self._listener, backlog=2048)
