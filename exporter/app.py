@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from yarl import URL
 
-    from exporter.engine import Engine, EngineCommand
-    from exporter.engine.status import EngineStatus
+    from exporter.engine.command import EngineCommand
+    from exporter.engine.status import Engine, EngineStatus
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ def serve(settings: Settings) -> int:
         stack.callback(data_dir.close)
         try:
             asyncio.run(_live(settings, command, blocks, readers, server))
-        except Exception as failure:  # noqa: BLE001 - the last stop before the exit code
+        except Exception as failure:
             for error in _leaves(failure):
                 log.error("daemon_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
             return EXIT_FAILED
@@ -141,9 +141,11 @@ async def _live(
         )
         engine.subscribe(scraper.engine_changed)
 
-        process = process_metrics.ProcessMetrics(blocks.daemon)
+        notifier = Notifier.from_environment()
+        heartbeat = process_metrics.Heartbeat(notifier.beat)
+        process = process_metrics.ProcessMetrics(blocks.daemon, lag=heartbeat.lag)
         readers.before_render += [
-            lambda: gpu.publish(now=time.time()),
+            lambda: gpu.publish(now=time.monotonic()),
             lambda: process.publish(now=time.monotonic()),
             lambda: server.publish(blocks.daemon),
         ]
@@ -151,14 +153,13 @@ async def _live(
         stack.push_async_callback(server.stop)
 
         async def save() -> None:
-            await _save(state, {"indicators": indicators.state(), "gpu": gpu.state()})
+            await _save(state, {"indicators": indicators.state()})
 
         schedule = Schedule()
         schedule.every(settings.scrape.interval, scraper.scrape, name="scrape")
         schedule.every(settings.engine.health_interval, engine.probe, name="probe")
         schedule.every(SAVE_SECONDS, save, name="save")
 
-        notifier = Notifier.from_environment()
         engine.subscribe(lambda status: notifier.status(f"engine {status.state}"))
 
         loop = asyncio.get_running_loop()
@@ -170,7 +171,7 @@ async def _live(
             around = [
                 tasks.create_task(schedule.run(), name="schedule"),
                 tasks.create_task(gpu.run(), name="gpu"),
-                tasks.create_task(notifier.run(), name="watchdog"),
+                tasks.create_task(heartbeat.run(), name="heartbeat"),
             ]
             notifier.ready()
             await engine.run()
@@ -207,13 +208,15 @@ def _engine(
     gpu: Any,
 ) -> Engine:
     """The engine to watch: our own child, or somebody else's."""
-    from exporter.engine import AttachedEngine, Supervisor
-
     if command is None:
+        from exporter.engine.attached import AttachedEngine
+
         assert settings.engine.url is not None, "the command line asks for a command or an URL"
         return AttachedEngine(
             settings.engine, settings.engine.url, settings.engine.api_key, http=lambda: session, block=block
         )
+    from exporter.engine.supervisor import Supervisor
+
     return Supervisor(
         settings.engine,
         command,
@@ -245,6 +248,11 @@ class _Target:
     def scrapable(self) -> bool:
         """Somebody else's engine may answer at any time; ours, once it has been ready."""
         return self._attached or self._engine.status.state in ("ready", "unresponsive", "draining")
+
+    @property
+    def serving(self) -> bool:
+        """False for an engine that shows a page and serves nobody."""
+        return self._engine.status.state != "unresponsive"
 
     @property
     def expected_up(self) -> bool:

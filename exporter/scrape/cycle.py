@@ -27,8 +27,8 @@ RESERVED_PREFIXES = ("vllm_exporter_", "vllm_slo_", "nvidia_gpu_")
 class Consumer(Protocol):
     """Who takes in the rows: the service level indicators."""
 
-    def apply(self, row: Row, *, now: float, epoch: str) -> None:
-        """A good page landed."""
+    def apply(self, row: Row, *, now: float, epoch: str, serving: bool) -> None:
+        """A good page landed; `serving` false: of an engine that hangs."""
 
     def missed(self, *, now: float, down: bool) -> None:
         """No page this time; `down`: the engine should serve and does not."""
@@ -52,6 +52,10 @@ class Target(Protocol):
     @property
     def scrapable(self) -> bool:
         """Whether the engine may answer at all now."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether the engine serves, as far as is known."""
 
     @property
     def expected_up(self) -> bool:
@@ -138,7 +142,7 @@ class Scraper:
         """Take a page in; raises ExpositionError when it is not valid, and then nothing of it shows."""
         row = self._reader.read(body, openmetrics=openmetrics)
         self._passthrough.show(self._reader.passthrough())
-        self._consumer.apply(row, now=now, epoch=self._target.epoch)
+        self._consumer.apply(row, now=now, epoch=self._target.epoch, serving=self._target.serving)
         self._samples.set(len(row.values))
         self._body.set(len(body))
         self._last_success.set(round(now, 3))

@@ -76,7 +76,7 @@ def test_a_taken_port_is_told_before_anything_is_started(tmp_path: Path):
         error = refused(
             "run", "--listen", f"127.0.0.1:{port}", "--data-dir", str(tmp_path / "d"), "--", "touch", str(marker)
         )  # fmt: skip
-    assert f"port {port} is taken" in error
+    assert f"{port}: the port is taken" in error
     assert not marker.exists()
 
 
