@@ -19,7 +19,8 @@ def evolving(capture: str, *, engines: int = 1, moving: float = 0.6, seed: int =
     An observation moves the buckets above it, so that of all series about half of `moving` change from page to page.
     """
     rng = random.Random(seed)
-    heads, values = [], []
+    heads: list[str] = []
+    values: list[float] = []
     groups: dict[str, list[int]] = defaultdict(list)
     for line in _ranks(capture.splitlines(), engines):
         head, _, text = line.rpartition(" ")
@@ -32,15 +33,15 @@ def evolving(capture: str, *, engines: int = 1, moving: float = 0.6, seed: int =
             head, text = line, ""
             values.append(0.0)
         heads.append(head)
-    lines = [_line(head, value) for head, value in zip(heads, values, strict=True)]
+    printed = [_line(head, value) for head, value in zip(heads, values, strict=True)]
     members = list(groups.values())
     while True:
-        yield ("\n".join(lines) + "\n").encode()
+        yield ("\n".join(printed) + "\n").encode()
         for group in members:
             if rng.random() < moving:
                 for place in group[rng.randrange(len(group)) if len(group) > 3 else 0 :]:
                     values[place] += rng.random() if "_sum" in heads[place] else 1.0
-                    lines[place] = _line(heads[place], values[place])
+                    printed[place] = _line(heads[place], values[place])
 
 
 def _line(head: str, value: float) -> str:
