@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -11,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -101,7 +103,6 @@ class Daemon:
         self.data_dir = folder / "data"
         self.process: subprocess.Popen[bytes] | None = None
         self.sessions: set[int] = set()
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
         sections: dict[str, dict[str, Any]] = {name: dict(section) for name, section in DEFAULTS.items()}
         for name, section in (settings or {}).items():
             sections.setdefault(name, {}).update(section)
@@ -160,17 +161,25 @@ class Daemon:
         for pid in self.engine_processes():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        self._http.close()
 
     # what it shows
 
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text of an answer; OSError when there is none."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
     def page(self) -> Page:
-        answer = self._http.get("/metrics")
-        answer.raise_for_status()
-        return Page(answer.text)
+        status, text = self.get("/metrics")
+        assert status == 200, text
+        return Page(text)
 
     def status_of(self, path: str) -> int:
-        return self._http.get(path).status_code
+        return self.get(path)[0]
 
     def pages(self, limit: float, interval: float = 0.1) -> Iterator[Page]:
         """Pages until the limit, which is an AssertionError; the daemon must live all the while."""
@@ -179,9 +188,11 @@ class Daemon:
             assert self.process is not None
             code = self.process.poll()
             assert code is None, f"the daemon ended with {code}\n{self.tail()}"
-            with contextlib.suppress(httpx.TransportError):  # it is about to listen, or to end
+            page = None
+            with contextlib.suppress(OSError, http.client.HTTPException):  # it is about to listen, or to end
                 page = self.page()
-                self.engine_processes()
+            self.engine_processes()
+            if page is not None:
                 yield page
             time.sleep(interval)
         raise AssertionError(f"not within {limit} s; state {self.page().state}\n{self.tail()}")
