@@ -1,7 +1,6 @@
 """An engine that costs nothing: `/health`, `/v1/models` and a real, moving metrics page, from memory.
 
-`python -m bench.mock_engine PORT [ENGINES]`; with a file descriptor's worth of care so that the peer and the daemon
-scrape the very same thing.
+`python -m bench.mock_engine PORT [ENGINES]`: the peer and the daemon scrape the very same thing.
 """
 
 from __future__ import annotations
@@ -9,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from itertools import islice
 
-from bench.pages import evolving_pages
+from bench.pages import CAPTURE, evolving
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "tiny-qwen", "object": "model"}]}).encode()
 
@@ -48,7 +48,8 @@ class Connection(asyncio.Protocol):
 async def main() -> None:
     """Serve until killed."""
     engines = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    Connection.pages = evolving_pages(engines=engines, count=60)
+    moving = evolving(CAPTURE.read_text(encoding="utf-8"), engines=engines)
+    Connection.pages = list(islice(moving, 60))
     server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", int(sys.argv[1]))
     print("ready", flush=True)
     await server.serve_forever()
