@@ -93,7 +93,7 @@ class _Model:
         self.name = name
         self.outcomes = outcomes
         self.counted = {o.REJECTED: 0.0, o.ENGINE_ERROR: 0.0}
-        self.seen = [0.0] * 5
+        self.seen = _NOTHING
         self.errors: ObservedHistogram | None = None
         self.speed: ObservedHistogram | None = None
         self.finished = self.http_success = self.aborted = self.errored = 0
@@ -111,13 +111,15 @@ class _Model:
         self.output = place(v.OUTPUT_TOKENS)
 
     def gains(self, values: list[float]) -> list[float]:
-        """Successes, finished errors, rejections, 5xx and output tokens since the last call."""
+        """Successes, finished errors, rejections, 5xx, output tokens, 4xx and aborted ones since the last call."""
         now = [
             values[self.finished] + values[self.http_success],
             values[self.errored],
             values[self.rejected],
             values[self.http],
             values[self.output],
+            values[self.client],
+            values[self.aborted],
         ]
         if now == self.seen:
             return _NOTHING
@@ -125,7 +127,7 @@ class _Model:
         return [a - b for a, b in zip(now, before, strict=True)]
 
 
-_NOTHING = [0.0] * 5
+_NOTHING = [0.0] * 7
 
 
 class Indicators:
@@ -171,7 +173,7 @@ class Indicators:
         self._recent: deque[tuple[float, bool, tuple[float | None, ...]]] = deque(
             maxlen=min(RECENT_LIMIT, int(RECENT_SECONDS / scrape_interval) + 2)
         )
-        self._summary = Summary()
+        self._summary: dict[str, float | None] = {}
         self._progress = Progress()
         self._kv_usage: float | None = None
         self._peak: float | None = None
@@ -234,11 +236,11 @@ class Indicators:
 
     def summary(self) -> Summary:
         """The summary over the sliding window, as the gauges show it."""
-        return self._summary
+        return Summary(**self._summary)
 
     def output_tokens_total(self) -> float | None:
         """Output tokens of all models over engine restarts; None before any page."""
-        return self._summary.total_output_tokens
+        return self._summary.get("total_output_tokens")
 
     def recent_samples(self, seconds: float) -> list[dict[str, Any]]:
         """One dict per scrape of the last `seconds`, JSON-able, oldest first: gauges, and totals over restarts."""
@@ -430,7 +432,7 @@ class Indicators:
         if moved:
             own_share = own_counted / own if own > 0 else 0.0
             http_share = http_counted / http if http > 0 else 0.0
-            for name, (_, errored, rejected, server_errors, _) in gains.items():
+            for name, (_, errored, rejected, server_errors, *_) in gains.items():
                 model = self._models[name]
                 rejections = rejected * own_share
                 errors = errored * own_share + server_errors * http_share
@@ -589,7 +591,7 @@ class Indicators:
             **totals,
             **windowed(elapsed, gains, self._bounds[v.TTFT], self._bounds[v.DURATION]),
         }
-        self._summary = Summary(**fields)
+        self._summary = fields
         for name, slot in self._summary_slots.items():
             value = fields.get(name)
             if value != slot.value:
