@@ -37,9 +37,9 @@ def evolving(capture: str, *, engines: int = 1, moving: float = 0.6, seed: int =
     members = list(groups.values())
     while True:
         yield ("\n".join(printed) + "\n").encode()
-        for group in members:
+        for places in members:
             if rng.random() < moving:
-                for place in group[rng.randrange(len(group)) if len(group) > 3 else 0 :]:
+                for place in places[rng.randrange(len(places)) if len(places) > 3 else 0 :]:
                     values[place] += rng.random() if "_sum" in heads[place] else 1.0
                     printed[place] = _line(heads[place], values[place])
 
