@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -29,6 +29,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _COMMON = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "vllm-exporter"}
 _LANDING = _COMMON | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _ADVICE = {
+    400: "this speaks HTTP/1.1 and HTTP/1.0",
     401: "this needs `Authorization: Bearer TOKEN` with the token in web.bearer_token",
     404: "there is no such path; see /metrics, /-/ready, /-/healthy",
     405: "only GET and HEAD are answered here",
@@ -75,6 +76,8 @@ def build_application(
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
         if request.path not in OPEN_PATHS and not token.accepts(request.headers.get("Authorization")):
             return _refuse(request, 401, {"WWW-Authenticate": 'Bearer realm="vllm-exporter"'})
+        if request.version < HttpVersion10:
+            return _refuse(request, 400)
         length = request.content_length
         if request.body_exists and (length is None or length > BODY_BYTES):
             return _refuse(request, 413)
@@ -138,7 +141,7 @@ def _refuse(request: web.Request, status: int, headers: dict[str, str] | None = 
     message = f"{phrase}: {_ADVICE[status]}" if status in _ADVICE else phrase
     response = _reply(request, status, {"status": "error", "error": message}, f"{status} {message}")
     response.headers.update(headers or {})
-    if status == 413:
+    if status in (400, 413):
         response.force_close()
     return response
 
