@@ -85,7 +85,7 @@ class Page:
 
 
 class Daemon:
-    """`python -m exporter run -- vllm serve MODEL`, and everything that it starts."""
+    """`python -m exporter run -- vllm serve MODEL`, and everything that it starts; `attach_to` a port: only watching."""
 
     def __init__(
         self,
@@ -93,12 +93,14 @@ class Daemon:
         model: Path | str,
         folder: Path,
         *flags: str,
+        attach_to: int | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.vllm, self.model, self.folder, self.flags = vllm, model, folder, flags
         self.environment = dict(environment or {})
-        self.port, self.engine_port = free_port(), free_port()
+        self.attached = attach_to is not None
+        self.port, self.engine_port = free_port(), attach_to or free_port()
         self.log = folder / "daemon.log"
         self.data_dir = folder / "data"
         self.process: subprocess.Popen[bytes] | None = None
@@ -116,16 +118,14 @@ class Daemon:
     # its life
 
     def start(self) -> Daemon:
-        argv = [
-            sys.executable, "-m", "exporter", "run", "--config", str(self.config), "--",
-            str(self.vllm), "serve", str(self.model), "--dtype", "float32", "--enforce-eager",
-            "--served-model-name", MODEL_NAME, "--host", "127.0.0.1", "--port", str(self.engine_port),
-        ]  # fmt: skip
-        if "--max-model-len" not in self.flags:
-            argv += ["--max-model-len", str(MODEL_LEN)]
+        argv = [sys.executable, "-m", "exporter", "run", "--config", str(self.config)]
+        if self.attached:
+            argv += ["--engine-url", f"http://127.0.0.1:{self.engine_port}"]
+        else:
+            argv += ["--", *self._engine_command()]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*argv, *self.flags],
+                argv,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -133,6 +133,15 @@ class Daemon:
                 env={**os.environ, **ENVIRONMENT, **self.environment},
             )
         return self
+
+    def _engine_command(self) -> list[str]:
+        argv = [
+            str(self.vllm), "serve", str(self.model), "--dtype", "float32", "--enforce-eager",
+            "--served-model-name", MODEL_NAME, "--host", "127.0.0.1", "--port", str(self.engine_port),
+        ]  # fmt: skip
+        if "--max-model-len" not in self.flags:
+            argv += ["--max-model-len", str(MODEL_LEN)]
+        return [*argv, *self.flags]
 
     @property
     def pid(self) -> int:

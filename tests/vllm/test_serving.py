@@ -134,6 +134,18 @@ def test_the_page_has_all_families_once_and_parses(served: Served) -> None:
     assert not any(name.startswith("vllm:") and name.endswith("_created") for name in names)
 
 
+def test_another_daemon_attaches_to_the_engine_and_says_the_same(
+    served: Served, make_daemon: Callable[..., Daemon]
+) -> None:
+    other = make_daemon(attach_to=served.daemon.engine_port).start()
+    page = other.wait(served.agreed)
+    assert page.state == "ready"
+    assert page.get("vllm_exporter_engine_info", mode="attached") == 1
+    other.signal(signal.SIGTERM)
+    assert other.wait_exit(15) == 0, other.tail()
+    assert is_open(served.daemon.engine_port), "it is not ours to stop"
+
+
 def test_running_requests_show_and_many_clients_are_counted(served: Served) -> None:
     running = streams(served.daemon, 16, tokens=1500)
     page = served.daemon.wait(lambda page: page.total("vllm_slo_requests_running") > 0)
