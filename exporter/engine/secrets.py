@@ -16,22 +16,27 @@ _NOT_SECRET = frozenset(
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
 
+_EDGE = r"(?:^|[^A-Za-z0-9])"
+_NAME = (
+    _EDGE + r"(?:[A-Za-z0-9]{1,32}[_-]){0,6}(?:api[_-]?key|token|secret|password|passwd|credentials?"
+    r"|(?:access|private|secret|encryption)[_-]key)"
+)
+
 _PATTERNS = (
     # user:password@ in a URL
     (re.compile(r"(?P<keep>\b[a-zA-Z][a-zA-Z0-9+.-]{0,20}://[^\s/:@'\"]{0,256}:)[^\s/@'\"]{1,512}(?=@)"), True),
     # the tokens of Hugging Face, OpenAI look-alikes, GitHub, AWS key ids
     (re.compile(r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{16,}|\bAKIA[A-Z0-9]{16}\b"), False),
     (re.compile(r"(?P<keep>\b[Bb]earer\s+)[A-Za-z0-9._~+/=-]{4,}"), True),
-    # NAME=value, 'name': 'value', "name": ["value"…, --name value
+    # NAME=value, 'name': 'value', "name": ["value"…; a number is a count of tokens, not one
     (
         re.compile(
-            r"(?P<keep>(?:^|[^A-Za-z0-9])(?:[A-Za-z0-9]{1,32}[_-]){0,6}(?:api[_-]?key|token|secret|password|passwd|credentials?"
-            r"|(?:access|private|secret|encryption)[_-]key)['\"]?(?:\s?[=:]\s?\[?|\s)['\"]?)"
-            r"(?!None\b|null\b|True\b|False\b)[^\s'\",\]}\)]{3,}",
+            rf"(?P<keep>{_NAME}['\"]?\s?[=:]\s?\[?['\"]?)(?!None\b|null\b|True\b|False\b|[\d.,]+(?:\s|$))[^\s'\",\]}}\)]{{3,}}",
             re.IGNORECASE,
         ),
         True,
     ),
+    (re.compile(rf"(?P<keep>--{_NAME.removeprefix(_EDGE)}['\"]?\s+['\"]?)[^\s'\",\]}}\)-][^\s'\",\]}}\)]*", re.IGNORECASE), True),
 )  # fmt: skip
 
 
