@@ -9,6 +9,7 @@ import sys
 import time
 
 from exporter.simulator import console
+from exporter.simulator.children import Children
 from exporter.simulator.options import Options, add_arguments, read
 
 __all__ = ["add_arguments", "main"]
@@ -34,11 +35,13 @@ def main(args: argparse.Namespace) -> int:
         return 1
     with listener:
         port = listener.getsockname()[1]
-        if (code := _load(options, _model(options, port))) is not None:
+        children = Children()
+        if (code := _load(options, _model(options, port), children)) is not None:
+            children.end()
             return code
         from exporter.simulator.process import serve  # aiohttp: only who serves pays for it
 
-        return serve(options, listener)
+        return serve(options, listener, children)
 
 
 def _bind(options: Options) -> socket.socket:
@@ -66,7 +69,7 @@ def _model(options: Options, port: int) -> console.Model:
     )
 
 
-def _load(options: Options, model: console.Model) -> int | None:
+def _load(options: Options, model: console.Model, children: Children) -> int | None:
     """Print what a load prints, in its time; the exit code when the start is to fail on the way."""
     refusal = console.refusals(model)[options.fail] if options.fail else None
     start = time.monotonic()
@@ -76,6 +79,8 @@ def _load(options: Options, model: console.Model) -> int | None:
         if line.at >= console.ENGINE_CORE_AT:
             # Seen in vLLM: once the engine core exists, SIGTERM is lost until the server runs.
             signal.signal(signal.SIGTERM, lambda signum, stack: None)
+            if not children.pids:
+                children.start(options.engine_processes, own_groups=options.ranks > 1)
         time.sleep(max(0.0, start + line.at * options.load_seconds - time.monotonic()))
         console.show(line)
     return None

@@ -57,7 +57,7 @@ def parse_request(body: bytes, *, chat: bool, models: Sequence[str], max_model_l
     """Check a `/v1/completions` or `/v1/chat/completions` body; ApiError as vLLM would answer."""
     try:
         data = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, f"[{{'type': 'json_invalid', 'loc': ('body', 0), 'msg': 'JSON decode error', 'ctx': {{'error': {str(error)!r}}}}}]", "Bad Request") from error  # fmt: skip
     if not isinstance(data, dict):
         raise _invalid("body", "Input should be a valid dictionary", data)

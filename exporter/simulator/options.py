@@ -40,6 +40,7 @@ class Options:
     fail: str | None
     faults: tuple[Plan, ...]
     sigterm: str
+    engine_processes: int
     traffic: float
     traffic_pattern: str
     traffic_concurrency: int
@@ -88,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sim.add_argument("--fail", choices=REFUSALS, default=None, metavar="REASON", help=f"refuse to start, as vLLM would: {', '.join(REFUSALS)}")  # fmt: skip
     sim.add_argument("--fault", action="append", type=_fault, default=[], metavar="NAME[=VALUE][@SECONDS]", help="begin a fault so long after ready: wedge, slow=FACTOR, error-rate=SHARE, truncate-rate=SHARE, health=fail|silent, silent, metrics=garbage|slow|huge|endless|html|error|silent, metrics-delay=SECONDS, crash=CODE|SIGNAL|engine-core. Also POST /sim/faults")  # fmt: skip
     sim.add_argument("--sigterm", choices=SIGTERM, default="exit", help="what SIGTERM and SIGINT do once loaded: exit, close the port and hang (seen in vLLM), or nothing")  # fmt: skip
+    sim.add_argument("--engine-processes", type=_count, default=0, metavar="N", help="child processes in the place of engine core and workers: killing one kills the engine, stopping one wedges it (default 0)")  # fmt: skip
     sim.add_argument("--traffic", type=_seconds, default=0.0, metavar="RPS", help="synthetic requests a second through its own port (default 0)")  # fmt: skip
     sim.add_argument("--traffic-pattern", choices=PATTERNS, default="steady")
     sim.add_argument("--traffic-concurrency", type=_positive, default=64, metavar="N", help="most synthetic requests at once (default %(default)s)")  # fmt: skip
@@ -123,6 +125,7 @@ def read(args: argparse.Namespace) -> Options:
         fail=args.fail,
         faults=tuple(args.fault),
         sigterm=args.sigterm,
+        engine_processes=args.engine_processes,
         traffic=args.traffic,
         traffic_pattern=args.traffic_pattern,
         traffic_concurrency=args.traffic_concurrency,
@@ -137,6 +140,12 @@ def _positive(value: str) -> int:
 
 def _port(value: str) -> int:
     if not 0 <= (number := int(value)) <= 65535:
+        raise ValueError(value)
+    return number
+
+
+def _count(value: str) -> int:
+    if not 0 <= (number := int(value)) <= 64:
         raise ValueError(value)
     return number
 
@@ -163,6 +172,7 @@ def _fault(value: str) -> Plan:
 for _type, _name in (
     (_positive, "positive int"),
     (_port, "port"),
+    (_count, "number up to 64"),
     (_seconds, "number"),
     (_rate, "positive number"),
 ):

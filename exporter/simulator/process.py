@@ -12,8 +12,9 @@ import time
 from aiohttp import web
 
 from exporter.simulator import console
+from exporter.simulator.children import Children
 from exporter.simulator.engine import FaultBoard, Rank, Ranks
-from exporter.simulator.faults import Crash
+from exporter.simulator.faults import Crash, Plan
 from exporter.simulator.metrics import PageMetrics, cache_config
 from exporter.simulator.options import Options
 from exporter.simulator.scheduler import Scheduler
@@ -29,13 +30,14 @@ ENGINE_DEATH_EXIT = 1.0
 """Seconds from the death of the engine core to the exit of the server (0.5 to 4.9 seen)."""
 
 
-def serve(options: Options, listener: socket.socket) -> int:
+def serve(options: Options, listener: socket.socket, children: Children) -> int:
     """Listen and answer until a signal or a fault ends it; the exit code."""
-    return asyncio.run(_Process(options, listener).run())
+    return asyncio.run(_Process(options, listener, children).run())
 
 
 class _Process:
-    def __init__(self, options: Options, listener: socket.socket) -> None:
+    def __init__(self, options: Options, listener: socket.socket, children: Children) -> None:
+        self._children = children
         self._options = options
         self._listener = listener
         self._board = FaultBoard()
@@ -65,6 +67,9 @@ class _Process:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._stop_asked)
+        if self._children.pids:
+            loop.add_signal_handler(signal.SIGCHLD, self._look_at_children)
+            self._look_at_children()
         runner = web.AppRunner(
             self._server.app(),
             handle_signals=False,
@@ -92,6 +97,9 @@ class _Process:
             await site.stop()
             for task in work:
                 task.cancel()
+        if self._children.pids:
+            loop.remove_signal_handler(signal.SIGCHLD)
+            self._children.end()
         if self._options.sigterm == "hang" and not self._ranks.dead:
             # Seen in vLLM: the engine is gone, the port closed, clients freeze, and the process stays.
             await asyncio.get_running_loop().create_future()
@@ -108,6 +116,15 @@ class _Process:
         console.log("[shutdown] API server: shutdown triggered", "launcher.py:254")
         self._server.accepting = False
         self._over.set()
+
+    def _look_at_children(self) -> None:
+        """A process of the engine died, was stopped or goes on: so does the engine."""
+        for change in self._children.changes():
+            if change == "died":
+                if not self._ranks.dead:
+                    self._crash(Crash())
+            else:
+                self._server.begin(Plan(0.0, {"wedge": change == "stopped"}, None))
 
     async def _drain(self) -> None:
         """Let running requests finish within `--shutdown-timeout`; by default they are cut off."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn
 
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from exporter.simulator import console, openai_api, text
 from exporter.simulator.engine import EngineDeadError, FaultBoard, Ranks, TokenQueue
@@ -23,7 +24,6 @@ from exporter.simulator.scheduler import FinishReason, Request
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _UNCOUNTED = ("/metrics", "/health", "/load", "/ping", "/version", "/server_info", "/sim/faults")
-_PAGE_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
 
 class Server:
@@ -43,6 +43,7 @@ class Server:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._frame_of_every_request], client_max_size=64 << 20)
+        app.on_response_prepare.append(_sign)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ping", self._health)
         app.router.add_post("/ping", self._health)
@@ -144,7 +145,7 @@ class Server:
 
     async def _huge(self, request: web.Request, *, endless: bool) -> web.StreamResponse:
         """A valid page of about 100 MB, or one without an end, written at the reader's pace."""
-        response = web.StreamResponse(headers={"Content-Type": _PAGE_TYPE})
+        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE_LATEST})
         await response.prepare(request)
         await response.write(self._metrics.page())
         number = 0
@@ -304,8 +305,12 @@ async def _pieces(
         yield shown, count, None, None
 
 
+async def _sign(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "uvicorn"
+
+
 def _metrics_response(page: bytes) -> web.Response:
-    return web.Response(body=page, headers={"Content-Type": _PAGE_TYPE})
+    return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def _for_ever() -> NoReturn:

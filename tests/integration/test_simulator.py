@@ -478,3 +478,70 @@ async def test_when_the_engine_core_dies_health_says_503_streams_get_an_error_an
                 assert health.status == 503
         assert await asyncio.to_thread(sim.wait) == 0
         assert b"EngineDeadError" in sim.output
+
+
+def _alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _children_of(pid: int, wanted: int) -> list[int]:
+    """The children, once there are as many as wanted and each bears its name."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with open(f"/proc/{pid}/task/{pid}/children") as children:
+            pids = [int(child) for child in children.read().split()]
+        names = []
+        for child in pids:
+            with open(f"/proc/{child}/comm") as comm:
+                names.append(comm.read())
+        if len(names) == wanted and all(name.startswith("VLLM::") for name in names):
+            return pids
+        time.sleep(0.01)
+    raise AssertionError(f"no {wanted} children, but {names}")
+
+
+def _gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 10
+    while any(map(_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not any(map(_alive, pids))
+
+
+def test_a_stop_takes_its_engine_processes_along_and_a_kill_leaves_them_behind() -> None:
+    with simulator("--engine-processes", "2") as sim:
+        children = _children_of(sim.process.pid, 2)
+        sim.process.send_signal(signal.SIGTERM)
+        assert sim.wait() == 0
+        assert _gone(children)
+    with simulator("--engine-processes", "2", "--data-parallel-size", "2") as sim:
+        children = _children_of(sim.process.pid, 2)
+        try:
+            assert all(os.getpgid(pid) == pid for pid in children)
+            sim.process.kill()
+            sim.process.wait(10)
+            assert all(map(_alive, children))
+        finally:
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)
+
+
+async def test_an_engine_process_that_is_stopped_wedges_the_engine_and_one_that_is_killed_ends_it() -> None:
+    with simulator("--engine-processes", "1", *FAST) as sim:
+        (child,) = _children_of(sim.process.pid, 1)
+        async with aiohttp.ClientSession() as session:
+            for signum, wedged in ((signal.SIGSTOP, True), (signal.SIGCONT, False)):
+                os.kill(child, signum)
+                deadline = time.monotonic() + 10
+                while True:
+                    async with session.get(f"{sim.url}/sim/faults") as response:
+                        if (await response.json())["wedge"] is wedged:
+                            break
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        assert await asyncio.to_thread(sim.wait) == 0
+        assert b"engine core exited unexpectedly" in sim.output
