@@ -46,7 +46,7 @@ class Context:
 
 _HINTS = (
     b"rror", b"ERROR", b"xception", b"unexpectedly", b"vllm-exporter: ", b"Permission denied", b"o such file",
-    b"not found", b"Segmentation fault", b"Illegal instruction", b"Killed", b"Fault",
+    b"not found", b"Segmentation fault", b"Illegal instruction", b"Killed", b"Fault", b"No module", b"can't open",
 )  # fmt: skip
 """Every line that can be evidence holds one of these: looking for them alone makes the scan of ordinary output cheap."""
 _OCCURRENCES = 8
