@@ -66,4 +66,6 @@ def _default(name: str, option: FieldInfo) -> str:
         return "`~/.local/state/vllm-exporter`"
     if option.default is None or option.default == ():
         return ""
+    if isinstance(option.default, tuple):
+        return f"`{option.default[0]}` to `{option.default[-1]}`, {len(option.default)} bounds"
     return f"`{_toml_value(option.default)}`"
