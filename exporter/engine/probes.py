@@ -32,12 +32,18 @@ class EngineClient:
     """Requests to one engine, each with its own deadline; a bad answer is a value, not an exception."""
 
     def __init__(
-        self, base_url: str, api_key: SecretStr | None, http: Callable[[], aiohttp.ClientSession]
+        self,
+        base_url: str,
+        api_key: SecretStr | None,
+        http: Callable[[], aiohttp.ClientSession],
+        *,
+        tls_verify: bool = True,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._http = http
+        self._ssl = tls_verify
         parts = urlsplit(self.base_url)
-        self._address = (
+        self.address = (
             parts.hostname or "127.0.0.1",
             parts.port or (443 if parts.scheme == "https" else 80),
         )
@@ -47,7 +53,7 @@ class EngineClient:
         """Whether somebody accepts a connection; far cheaper than a refused HTTP request."""
         try:
             async with asyncio.timeout(timeout):
-                _, writer = await asyncio.open_connection(*self._address)
+                _, writer = await asyncio.open_connection(*self.address)
         except (OSError, TimeoutError):
             return False
         writer.transport.abort()
@@ -64,7 +70,7 @@ class EngineClient:
             async with (
                 asyncio.timeout(timeout),
                 self._http().get(
-                    f"{self.base_url}/health", headers=self._headers, allow_redirects=False
+                    f"{self.base_url}/health", headers=self._headers, allow_redirects=False, ssl=self._ssl
                 ) as response,
             ):
                 status = response.status
@@ -82,7 +88,7 @@ class EngineClient:
             async with (
                 asyncio.timeout(timeout),
                 self._http().get(
-                    f"{self.base_url}/v1/models", headers=self._headers, allow_redirects=False
+                    f"{self.base_url}/v1/models", headers=self._headers, allow_redirects=False, ssl=self._ssl
                 ) as response,
             ):
                 if response.status != 200:
@@ -111,6 +117,7 @@ class EngineClient:
                     json=request,
                     headers=self._headers,
                     allow_redirects=False,
+                    ssl=self._ssl,
                 ) as response,
             ):
                 await response.content.read(1)

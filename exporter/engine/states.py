@@ -78,6 +78,20 @@ ALIVE = frozenset({_S.starting, _S.loading, _S.ready, _S.unresponsive, _S.draini
 """States in which the engine's process is expected to exist."""
 
 
-def after(state: EngineState, event: Event) -> EngineState:
+ATTACHED_TABLE: Mapping[EngineState, Mapping[Event, EngineState]] = MappingProxyType(
+    {
+        _S.starting: {_E.SERVE: _S.ready, _E.GONE: _S.stopped},
+        _S.ready: {_E.STALL: _S.unresponsive, _E.GONE: _S.stopped},
+        _S.unresponsive: {_E.SERVE: _S.ready, _E.GONE: _S.stopped},
+        _S.stopped: {_E.START: _S.starting, _E.SERVE: _S.ready},
+    }
+)
+"""The shorter contract of an engine that somebody else runs: `gone` means unreachable, `start` that something answers
+again. The other states are never entered."""
+
+
+def after(
+    state: EngineState, event: Event, table: Mapping[EngineState, Mapping[Event, EngineState]] = TABLE
+) -> EngineState:
     """The state that `event` leads to from `state`; `state` itself where the table has a dash."""
-    return TABLE[state].get(event, state)
+    return table[state].get(event, state)

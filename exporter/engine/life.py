@@ -1,0 +1,212 @@
+"""One engine process from its start (or adoption) to its end, and the tasks that watch it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from exporter.engine.diagnosis import Context, Failure, diagnose
+from exporter.engine.events import Cleared, Exited, Inbox, Loading, Serving
+from exporter.engine.health import Health
+from exporter.engine.launcher import EngineProcess
+from exporter.engine.loglines import LoadProgress
+from exporter.engine.metrics import EngineMetrics
+from exporter.engine.output import EngineOutput
+from exporter.engine.probes import EngineClient
+from exporter.engine.processes import (
+    ProcessId,
+    StopReport,
+    boot_id,
+    port_holder,
+    stop_tree,
+    wait_exit,
+)
+from exporter.engine.vigil import Spawn, Vigil
+from exporter.settings import EngineSettings
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.5
+"""Between two looks at a port that is not open yet, and at what is not gone yet."""
+
+
+class Life:
+    """What is known of one process. `number` marks its events; the tasks end with `close`."""
+
+    def __init__(
+        self,
+        number: int,
+        process: EngineProcess,
+        settings: EngineSettings,
+        client: EngineClient,
+        inbox: Inbox,
+        spawn: Spawn,
+        metrics: EngineMetrics,
+        *,
+        secrets: tuple[str, ...] = (),
+    ) -> None:
+        """Raises OSError when the process's output cannot be read."""
+        self.number = number
+        self.process = process
+        self.tree = process.tree()
+        self.exited = False
+        """Whether its root process has ended, or is being ended."""
+        self.has_new_members = True
+        self.vigil: Vigil | None = None
+        """From ready on."""
+        self.began = time.monotonic()
+        self.ready_at: float | None = None
+        """Monotonic; when it became ready for the first time."""
+        self._settings = settings
+        self._client = client
+        self._inbox = inbox
+        self._spawn = spawn
+        self._metrics = metrics
+        self._secrets = secrets
+        self._members: set[ProcessId] = {process.id}
+        self._counted: dict[str, int] = {}
+        self._counted_dropped = 0
+        self._output = EngineOutput(
+            process.output,
+            offset=process.output_offset,
+            rate=settings.log_rate_limit,
+            file_limit=settings.log_file_limit,
+            secrets=secrets,
+            on_progress=self._progressed,
+        )
+        self._output.start()
+        self._tasks = [spawn(self._watch_exit(), "engine exit"), spawn(self._watch_port(), "engine start")]
+
+    @property
+    def epoch(self) -> str:
+        """Names the process for good, for this daemon and the next."""
+        return f"{boot_id()}:{self.process.id.pid}:{self.process.id.start_ticks}"
+
+    @property
+    def output_offset(self) -> int:
+        """Where the next daemon goes on reading the output."""
+        return self._output.offset
+
+    def became_ready(self, now: float) -> None:
+        """It serves, for the first time, at `now` (monotonic seconds): from here on it is judged."""
+        self.ready_at = now
+        self._output.ready()
+        self.look_around(full=True)
+        self.vigil = Vigil(
+            self.number, self._settings, self._client, self._inbox, self._spawn, self._metrics, now=now
+        )
+
+    def ready_for(self, now: float) -> float | None:
+        """Seconds since it first became ready; None when it never did."""
+        return None if self.ready_at is None else now - self.ready_at
+
+    def look_around(self, *, full: bool = False) -> None:
+        """Find the engine's new processes, so that they are known once their parents are gone."""
+        members = self.tree.refresh(full=full)
+        self.has_new_members |= not members <= self._members
+        self._members |= members
+        if self.process.guard is not None:
+            self.process.guard.tell(members)
+
+    def pids(self) -> frozenset[int]:
+        """Its live processes as last seen."""
+        return frozenset(member.pid for member in self.tree.members)
+
+    def take_members(self) -> frozenset[ProcessId]:
+        """Every live process, for the record; `has_new_members` then waits for the next one."""
+        self.has_new_members = False
+        return self.tree.members
+
+    def count_output(self) -> None:
+        """Bring the counters of output lines up to date."""
+        for level, lines in self._output.lines.items():
+            self._metrics.log_lines(level, lines - self._counted.get(level, 0))
+            self._counted[level] = lines
+        self._metrics.log_dropped(self._output.dropped - self._counted_dropped)
+        self._counted_dropped = self._output.dropped
+
+    def diagnose(self, exit_code: int | None) -> Failure:
+        """Why its root process ended, from the whole of its output."""
+        self.exited = True
+        self._output.drain()
+        host, port = self._client.address
+        holder = port_holder(host, port)
+        stranger = holder is not None and holder not in self.tree.refresh()
+        context = Context(
+            was_ready=self.ready_at is not None,
+            port=port,
+            port_held_by=f"process {holder.pid}" if holder is not None and stranger else None,
+            secrets=self._secrets,
+        )
+        return diagnose(exit_code, self._output.scan, context)
+
+    async def end(self, kill_timeout: float) -> StopReport:
+        """Stop every process of it; returns when nothing is left, or when the rest will not die."""
+        self.exited = True
+        self.look_around(full=True)
+        return await stop_tree(self.tree, kill_timeout=kill_timeout, process=self.process)
+
+    async def clear(self, gpu_memory_of: Callable[[frozenset[int]], int | None]) -> None:
+        """After the end of the root: sweep what it left, wait until its GPU memory is free, post `Cleared`.
+
+        Killed vLLM parents leave workers that hold the memory for seconds; a start on top of them fails, and with
+        enough repetition takes the host down.
+        """
+        report = await self.end(self._settings.kill_timeout)
+        if report.signalled:
+            log.warning("engine_orphans_swept", signals=report.signalled, seconds=round(report.seconds, 2))
+        if report.survivors:
+            log.error("engine_processes_will_not_die", pids=sorted(p.pid for p in report.survivors))
+            while not self.tree.empty():  # noqa: ASYNC110  the kernel tells nobody when a stuck process ends
+                await asyncio.sleep(POLL_SECONDS)
+        until = time.monotonic() + self._settings.gpu_release_timeout
+        pids = frozenset(member.pid for member in self._members)
+        while held := gpu_memory_of(pids):
+            if time.monotonic() >= until:
+                log.warning(
+                    "engine_gpu_memory_not_released",
+                    bytes=held,
+                    waited_seconds=self._settings.gpu_release_timeout,
+                )
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        self._inbox.post(Cleared(self.number))
+
+    def close(self) -> None:
+        """Stop watching; the process itself is left as it is."""
+        for task in self._tasks:
+            task.cancel()
+        if self.vigil is not None and self.vigil.canary is not None:
+            self.vigil.canary.cancel()
+        self._output.close()
+        self.count_output()
+        self.process.release()
+
+    async def _watch_exit(self) -> None:
+        code = await wait_exit(self.process)
+        self._inbox.post(Exited(self.number, code, time.monotonic()))
+
+    async def _watch_port(self) -> None:
+        """Look until the engine answers and lists a model; then post `Serving`."""
+        patience = self._settings.health_timeout
+        told = False
+        while True:
+            self.look_around()
+            if await self._client.listens(patience):
+                answer = await self._client.health(patience)
+                if answer.health is Health.OK and (models := await self._client.models(patience)):
+                    holder = await asyncio.to_thread(port_holder, *self._client.address)
+                    if holder is None or holder in self.tree.refresh(full=True):
+                        self._inbox.post(Serving(self.number, models))
+                        return
+                    if not told:
+                        log.warning("engine_port_taken_meanwhile", pid=holder.pid, url=self._client.base_url)
+                        told = True
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _progressed(self, progress: LoadProgress) -> None:
+        if progress.loading:
+            self._inbox.post(Loading(self.number, progress.stage, progress.ratio))

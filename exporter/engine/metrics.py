@@ -1,0 +1,199 @@
+"""The engine's own series, written from its status."""
+
+from __future__ import annotations
+
+from exporter.engine.hang import CanaryOutcome
+from exporter.engine.health import Health
+from exporter.engine.loglines import STAGES
+from exporter.engine.states import EngineState
+from exporter.engine.status import EngineStatus
+from exporter.exposition.block import Block, Slot
+from exporter.exposition.model import Family
+
+UP = Family(
+    "vllm_exporter_engine_up",
+    "gauge",
+    "Whether the engine is ready: it answers, lists a model and makes progress.",
+)
+STATE = Family(
+    "vllm_exporter_engine_state",
+    "gauge",
+    "1 for the state that the engine is in, 0 for the others.",
+    ("state",),
+)
+INFO = Family(
+    "vllm_exporter_engine_info",
+    "info",
+    "How the daemon holds the engine: supervised, adopted or attached.",
+    ("mode",),
+)
+GENERATION = Family(
+    "vllm_exporter_engine_generation",
+    "gauge",
+    "Counts the engine processes that were started one after the other.",
+)
+START_TIME = Family(
+    "vllm_exporter_engine_start_time_seconds",
+    "gauge",
+    "Unix time of the start of the engine process.",
+    unit="seconds",
+)
+READY_TIME = Family(
+    "vllm_exporter_engine_ready_time_seconds",
+    "gauge",
+    "Unix time at which the engine process became ready.",
+    unit="seconds",
+)
+LOAD_DURATION = Family(
+    "vllm_exporter_engine_load_duration_seconds",
+    "gauge",
+    "Time from the start of the engine process to ready; while it loads, absent.",
+    unit="seconds",
+)
+LOAD_PROGRESS = Family(
+    "vllm_exporter_engine_load_progress_ratio",
+    "gauge",
+    "How far loading has come, from 0 to 1, as the engine's output tells it; only before ready.",
+    unit="ratio",
+)
+LOAD_STAGE = Family(
+    "vllm_exporter_engine_load_stage",
+    "gauge",
+    "1 for the stage of loading that the engine is in, 0 for the others; only before ready.",
+    ("stage",),
+)
+RESTARTS = Family(
+    "vllm_exporter_engine_restarts_total",
+    "counter",
+    "Restarts of the engine, by what ended the process before.",
+    ("reason",),
+)
+CRASHES = Family(
+    "vllm_exporter_engine_crashes_total",
+    "counter",
+    "Ends of the engine that nobody asked for, hangs that were ended among them, by reason.",
+    ("reason",),
+)
+LAST_FAILURE = Family(
+    "vllm_exporter_engine_last_failure_info",
+    "info",
+    "Why the engine last ended or could not start.",
+    ("reason",),
+)
+STALLS = Family(
+    "vllm_exporter_engine_stalls_total",
+    "counter",
+    "Times that a ready engine was found unresponsive, by the signal that told.",
+    ("signal",),
+)
+CANARIES = Family(
+    "vllm_exporter_engine_canaries_total",
+    "counter",
+    "One-token canary requests sent to an engine without progress, by outcome.",
+    ("outcome",),
+)
+PROBES = Family(
+    "vllm_exporter_engine_probes_total",
+    "counter",
+    "Probes of the engine's /health after ready, by result.",
+    ("result",),
+)
+PROBE_DURATION = Family(
+    "vllm_exporter_engine_probe_duration_seconds",
+    "gauge",
+    "Time that the last probe of /health took.",
+    unit="seconds",
+)
+INCIDENTS = Family(
+    "vllm_exporter_engine_incidents_total", "counter", "Incident folders written, by reason.", ("reason",)
+)
+LOG_LINES = Family(
+    "vllm_exporter_engine_log_lines_total", "counter", "Lines of engine output read, by level.", ("level",)
+)
+LOG_DROPPED = Family(
+    "vllm_exporter_engine_log_lines_dropped_total",
+    "counter",
+    "Lines of engine output that were not forwarded to the daemon's log, because they came too fast.",
+)
+
+FAMILIES: tuple[Family, ...] = (
+    UP, STATE, INFO, GENERATION, START_TIME, READY_TIME, LOAD_DURATION, LOAD_PROGRESS, LOAD_STAGE, RESTARTS, CRASHES,
+    LAST_FAILURE, STALLS, CANARIES, PROBES, PROBE_DURATION, INCIDENTS, LOG_LINES, LOG_DROPPED,
+)  # fmt: skip
+
+SIGNALS = ("no_progress", "health")
+"""What can tell that a ready engine is unresponsive."""
+
+
+class EngineMetrics:
+    """The slots, and the one place that writes a status into them."""
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+        self._up = block.gauge(UP)
+        self._states = {state: block.gauge(STATE, state.value) for state in EngineState}
+        self._generation = block.gauge(GENERATION)
+        self._start_time = block.gauge(START_TIME)
+        self._ready_time = block.gauge(READY_TIME)
+        self._load_duration = block.gauge(LOAD_DURATION)
+        self._load_progress = block.gauge(LOAD_PROGRESS)
+        self._stages = {stage: block.gauge(LOAD_STAGE, stage) for stage in STAGES}
+        self._stalls = {signal: block.counter(STALLS, signal) for signal in SIGNALS}
+        self._canaries = {outcome: block.counter(CANARIES, outcome.value) for outcome in CanaryOutcome}
+        self._probes = {health: block.counter(PROBES, health.value) for health in Health}
+        self._probe_duration = block.gauge(PROBE_DURATION)
+        self._dropped = block.counter(LOG_DROPPED)
+        self._levels: dict[str, Slot] = {}
+        for counter in (*self._stalls.values(), *self._canaries.values(), *self._probes.values()):
+            counter.set(0)
+
+    def show(self, status: EngineStatus) -> None:
+        """Write a status; a series that says nothing now is absent."""
+        self._up.set(1 if status.serving else 0)
+        for state, slot in self._states.items():
+            slot.set(1 if state is status.state else 0)
+        self._block.clear(INFO)
+        self._block.info(INFO, status.mode)
+        self._generation.set(status.generation if status.mode != "attached" else None)
+        self._start_time.set(status.started_at)
+        self._ready_time.set(status.ready_since)
+        known = status.started_at is not None and status.ready_since is not None
+        self._load_duration.set(
+            status.ready_since - status.started_at  # type: ignore[operator]
+            if known and status.mode == "supervised"
+            else None
+        )
+        loading = status.state in (EngineState.starting, EngineState.loading)
+        self._load_progress.set(status.load_ratio if loading else None)
+        for stage, slot in self._stages.items():
+            slot.set((1 if stage == status.load_stage else 0) if loading and status.load_stage else None)
+        for reason, count in status.restarts.items():
+            self._block.counter(RESTARTS, reason).set(count)
+        self._block.clear(LAST_FAILURE)
+        if status.last_failure is not None:
+            self._block.info(LAST_FAILURE, status.last_failure.reason)
+
+    def crashed(self, reason: str) -> None:
+        self._block.counter(CRASHES, reason).inc()
+
+    def stalled(self, signal: str) -> None:
+        self._stalls[signal].inc()
+
+    def canary(self, outcome: CanaryOutcome) -> None:
+        self._canaries[outcome].inc()
+
+    def probed(self, health: Health, took_seconds: float) -> None:
+        self._probes[health].inc()
+        self._probe_duration.set(took_seconds)
+
+    def incident(self, reason: str) -> None:
+        self._block.counter(INCIDENTS, reason).inc()
+
+    def log_lines(self, level: str, lines: int) -> None:
+        slot = self._levels.get(level)
+        if slot is None:
+            slot = self._levels[level] = self._block.counter(LOG_LINES, level)
+        slot.inc(lines)
+
+    def log_dropped(self, lines: int) -> None:
+        self._dropped.inc(lines)

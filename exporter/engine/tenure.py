@@ -1,0 +1,226 @@
+"""A running engine's time: loading, ready, unresponsive, draining, until it ends or has to be ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from exporter.engine import adoption
+from exporter.engine.board import StatusBoard
+from exporter.engine.command import EngineCommand
+from exporter.engine.diagnosis import Failure
+from exporter.engine.events import (
+    CanaryEnded,
+    Exited,
+    Inbox,
+    Loading,
+    Probed,
+    Scraped,
+    Serving,
+    StopAsked,
+)
+from exporter.engine.hang import Progress
+from exporter.engine.incident import write_incident
+from exporter.engine.life import Life
+from exporter.engine.metrics import EngineMetrics
+from exporter.engine.probes import EngineClient
+from exporter.engine.states import EngineState, Event
+from exporter.settings import EngineSettings
+
+log = structlog.get_logger(__name__)
+
+SAMPLES_SECONDS = 300.0
+"""How much of the indicators' past goes into an incident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a supervisor's modules share."""
+
+    settings: EngineSettings
+    command: EngineCommand
+    data_dir: Path
+    client: EngineClient
+    inbox: Inbox
+    board: StatusBoard
+    metrics: EngineMetrics
+    recent_samples: Callable[[float], list[dict[str, Any]]]
+    gpu_memory_of: Callable[[frozenset[int]], int | None]
+
+    @property
+    def keep(self) -> bool:
+        """Whether the engine outlives the daemon."""
+        return self.settings.on_exit == "keep"
+
+
+class Tenure:
+    """Lives with one process. Runs inside the supervisor's one writing task."""
+
+    def __init__(self, parts: Parts, life: Life) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._board = parts.board
+        self._inbox = parts.inbox
+        self._life = life
+
+    async def last(self) -> Failure | None:
+        """Why the process ended, or had to be ended; None when a stop was asked, and drained where it is to end."""
+        life, board = self._life, self._board
+        timeout = self._settings.start_timeout
+        overdue = life.began + timeout if timeout else None
+        while True:
+            if life.has_new_members:
+                await self.record()
+            match event := await self._inbox.next(overdue if life.ready_at is None else None):
+                case None:
+                    return await self._put_down(_start_timeout(timeout))
+                case StopAsked():
+                    if not self._parts.keep:
+                        await self._drain()
+                    return None
+                case Exited():
+                    return life.diagnose(event.code)
+                case Loading():
+                    changes = {"load_stage": event.stage, "load_ratio": event.ratio}
+                    if not board.move(Event.LOAD, changes, stage=event.stage):
+                        board.update(**changes)
+                    life.look_around()
+                case Serving():
+                    self._became_ready(event)
+                case Scraped() | Probed() | CanaryEnded():
+                    failure = self._judge(event)
+                    if failure is not None and self._settings.on_hang == "restart":
+                        return await self._put_down(failure)
+                    if failure is not None:
+                        await self._save_evidence(failure)
+
+    async def record(self) -> None:
+        """Write down what the next daemon must know, should this one be gone without a word."""
+        life, status = self._life, self._board.status
+        record = adoption.record_of(
+            life.process,
+            argv=self._parts.command.argv,
+            base_url=self._parts.command.base_url,
+            output_offset=life.output_offset,
+            members=life.take_members(),
+            generation=status.generation,
+            ready_since=status.ready_since,
+            restarts=status.restarts,
+        )
+        try:
+            await asyncio.to_thread(adoption.save, self._parts.data_dir, record)
+        except OSError as error:
+            log.warning("engine_record_not_saved", data_dir=str(self._parts.data_dir), error=str(error))
+
+    def _became_ready(self, event: Serving) -> None:
+        status, now = self._board.status, time.time()
+        changes: dict[str, Any] = {"models": event.models, "was_ready": True}
+        told: dict[str, Any] = {"models": list(event.models)}
+        if status.ready_since is None:
+            changes["ready_since"] = now
+            told["load_seconds"] = round(now - (status.started_at or now), 2)
+        self._life.became_ready(time.monotonic())
+        self._board.move(Event.SERVE, changes, **told)
+
+    def _judge(self, event: Scraped | Probed | CanaryEnded) -> Failure | None:
+        """Let the vigil judge what was seen; a failure when something new says that the engine is unresponsive."""
+        vigil = self._life.vigil
+        if vigil is None:
+            return None
+        before = vigil.signals
+        match event:
+            case Scraped():
+                vigil.scraped(event, self._board.status.models[0])
+            case CanaryEnded():
+                vigil.canary_ended(event)
+            case Probed():
+                vigil.probed(event)
+                self._life.look_around()
+        new = [signal for signal in vigil.signals if signal not in before]
+        for signal in new:
+            self._parts.metrics.stalled(signal)
+        if not vigil.signals:
+            self._board.move(Event.SERVE)
+        if not new:
+            return None
+        failure = vigil.failure(new[0])
+        self._board.move(Event.STALL, {"last_failure": failure}, reason=failure.reason, error=failure.message)
+        return failure
+
+    async def _put_down(self, failure: Failure) -> Failure:
+        """End a process that will not end by itself, evidence first."""
+        await self._save_evidence(failure)
+        report = await self._life.end(self._settings.kill_timeout)
+        log.warning(
+            "engine_put_down", reason=failure.reason, seconds=round(report.seconds, 2), killed=report.killed
+        )
+        return failure
+
+    async def _save_evidence(self, failure: Failure) -> None:
+        life, status = self._life, self._board.status
+        life.look_around()
+        summary: Mapping[str, Any] = {
+            "message": failure.message,
+            "state": status.state.value,
+            "pid": life.process.pid,
+            "generation": status.generation,
+            "ready_since": status.ready_since,
+            "models": list(status.models),
+            "health": life.vigil.last_probe if life.vigil is not None else None,
+        }
+        try:
+            folder = await asyncio.to_thread(
+                write_incident,
+                self._parts.data_dir,
+                failure.reason,
+                summary=summary,
+                command=self._parts.command,
+                members=life.tree.members,
+                output=life.process.output,
+                samples=self._parts.recent_samples(SAMPLES_SECONDS),
+                now=time.time(),
+            )
+        except OSError as error:
+            log.error("incident_not_written", reason=failure.reason, error=str(error))
+            return
+        self._parts.metrics.incident(failure.reason)
+        log.warning("incident_written", reason=failure.reason, folder=str(folder))
+
+    async def _drain(self) -> None:
+        """Wait until no request is left, when the engine serves and nobody is in a hurry."""
+        waits = self._board.status.state is EngineState.ready and self._inbox.stops < 2
+        self._board.move(Event.STOP, {"asked_to_stop": True}, waits_for_requests=waits)
+        began = time.monotonic()
+        until = began + (self._settings.drain_timeout if waits else 0.0)
+        while waits:
+            match event := await self._inbox.next(until):
+                case None:
+                    log.warning("engine_drain_timed_out", seconds=self._settings.drain_timeout)
+                    return
+                case StopAsked():
+                    log.info("engine_drain_skipped")
+                    return
+                case Exited():
+                    return
+                case Scraped() if _is_idle(event.progress):
+                    log.info("engine_drained", seconds=round(time.monotonic() - began, 2))
+                    return
+
+
+def _is_idle(progress: Progress | None) -> bool:
+    return progress is not None and progress.running == 0 and progress.waiting == 0
+
+
+def _start_timeout(seconds: float) -> Failure:
+    return Failure(
+        "start_timeout",
+        f"the engine was not ready within {seconds:g} s",
+        "see its output for what it waits for, or raise engine.start_timeout",
+        retryable=True,
+    )

@@ -1,0 +1,521 @@
+"""The supervisor over real child processes: fake_engine.py, which misbehaves on request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+import structlog
+
+from exporter.engine.command import read_command
+from exporter.engine.procfs import read_stat
+from exporter.engine.states import EngineState
+from exporter.engine.status import EngineStatus
+from exporter.engine.supervisor import Supervisor
+from exporter.exposition.block import Block
+from exporter.settings import EngineSettings
+
+FAKE = Path(__file__).with_name("fake_engine.py")
+PATIENCE = 30.0
+
+
+class Page(NamedTuple):
+    running: float | None
+    waiting: float | None
+    counter: float | None
+
+
+class Bench:
+    """One supervisor under test, with a scrape and a probe every 50 ms as the daemon would make them."""
+
+    def __init__(self, folder: Path, session: aiohttp.ClientSession) -> None:
+        self.folder = folder
+        self.session = session
+        self.port = free_port()
+        self.steering = folder / "steer.json"
+        self.pidfile = folder / "pids"
+        self.page: Page | None = Page(0.0, 0.0, 0.0)
+        self.block = Block()
+        self.states: list[str] = []
+        self.seen: list[tuple[float, EngineStatus]] = []
+        self.supervisor: Supervisor
+        self.gpu_memory_of: Callable[[frozenset[int]], int | None] = lambda pids: None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, *flags: str, argv: tuple[str, ...] | None = None, **settings: Any) -> Supervisor:
+        fake = (sys.executable, "-S", str(FAKE), "--port", str(self.port))
+        steer = ("--steer", str(self.steering), "--pidfile", str(self.pidfile))
+        command = argv or (*fake, *steer, *flags)
+        quick: dict[str, Any] = {
+            "restart_delay": 0.05,
+            "kill_timeout": 2.0,
+            "drain_timeout": 20.0,
+            "health_interval": 0.1,
+            "health_timeout": 2.0,
+            "hang_timeout": 0.6,
+            "hang_grace": 0.0,
+            "canary_timeout": 0.5,
+        }
+        self.supervisor = Supervisor(
+            EngineSettings(command=command, **(quick | settings)),
+            read_command(command, {}, url=None, read_file=lambda name: Path(name).read_text()),
+            data_dir=self.folder,
+            http=lambda: self.session,
+            block=self.block,
+            recent_samples=lambda seconds: [{"running": 3}],
+            gpu_memory_of=lambda pids: self.gpu_memory_of(pids),
+        )
+        self.states = []
+        self.supervisor.subscribe(self._note)
+        self._tasks = [asyncio.create_task(self.supervisor.run()), asyncio.create_task(self._watch())]
+        return self.supervisor
+
+    def _note(self, status: EngineStatus) -> None:
+        self.seen.append((time.time(), status))
+        if not self.states or self.states[-1] != status.state:
+            self.states.append(status.state.value)
+
+    async def _watch(self) -> None:
+        while True:
+            self.supervisor.observe(self.page, now=time.monotonic())
+            await self.supervisor.probe()
+            await asyncio.sleep(0.05)
+
+    def steer(self, **behaviour: Any) -> None:
+        new = self.steering.with_suffix(".new")
+        new.write_text(json.dumps(behaviour))
+        new.rename(self.steering)
+
+    async def until(self, condition: Callable[[], Any], what: str = "") -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if self._tasks[0].done():
+                self._tasks[0].result()
+            assert time.monotonic() < deadline, f"{what}: {self.states} {self.supervisor.status}"
+            await asyncio.sleep(0.01)
+
+    async def reach(self, state: EngineState) -> EngineStatus:
+        await self.until(lambda: self.supervisor.status.state is state, f"waiting for {state}")
+        return self.supervisor.status
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self._tasks[0]
+
+    async def stop(self) -> float:
+        began = time.monotonic()
+        self.supervisor.stop()
+        await self.ended()
+        assert self.supervisor.status.state is EngineState.stopped
+        return time.monotonic() - began
+
+    def pids(self) -> list[int]:
+        return [int(pid) for pid in self.pidfile.read_text().split()] if self.pidfile.exists() else []
+
+    def metric(self, line_start: str) -> float:
+        for line in self.block.render(openmetrics=False).decode().splitlines():
+            if line.startswith(line_start + " "):
+                return float(line.rpartition(" ")[2])
+        raise AssertionError(f"no {line_start} in\n{self.block.render(openmetrics=False).decode()}")
+
+    async def close(self) -> None:
+        for task in reversed(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def running(pid: int) -> bool:
+    stat = read_stat(pid)
+    return stat is not None and stat.alive
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with aiohttp.ClientSession() as session:
+        made = Bench(tmp_path, session)
+        yield made
+        await made.close()
+
+
+async def test_an_engine_becomes_ready_and_stops_without_a_trace(bench: Bench) -> None:
+    bench.start(
+        "--say", "INFO 11-20 10:00:00 [core.py:1] Starting to load model x...", "--load-seconds", "0.2"
+    )
+    status = await bench.reach(EngineState.ready)
+    assert status.models == ("tiny",)
+    assert (status.mode, status.generation, status.expected_up) == ("supervised", 1, True)
+    assert bench.metric("vllm_exporter_engine_up") == 1
+    await bench.stop()
+    assert bench.states == ["starting", "loading", "ready", "draining", "stopped"]
+    assert not running(bench.pids()[0])
+    assert not bench.supervisor.status.expected_up
+    assert bench.metric('vllm_exporter_engine_state{state="stopped"}') == 1
+    assert not (bench.folder / "engine.json").exists()
+
+
+async def test_loading_is_shown_before_the_port_opens(bench: Bench) -> None:
+    line = "Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:01<00:03,  1.0it/s]"
+    bench.start(
+        "--say",
+        "INFO 11-20 10:00:00 [x.py:1] Starting to load model x...",
+        "--say",
+        line,
+        "--load-seconds",
+        "60",
+    )
+    status = await bench.reach(EngineState.loading)
+    await bench.until(lambda: bench.supervisor.status.load_ratio == 0.25)
+    assert status.load_stage == "loading_weights"
+    assert bench.metric("vllm_exporter_engine_load_progress_ratio") == 0.25
+    assert bench.metric('vllm_exporter_engine_load_stage{stage="loading_weights"}') == 1
+    assert bench.metric("vllm_exporter_engine_up") == 0
+    assert not status.expected_up
+
+
+async def test_a_crash_is_followed_by_a_restart_that_is_counted(bench: Bench) -> None:
+    bench.start()
+    first = await bench.reach(EngineState.ready)
+    os.kill(bench.pids()[0], signal.SIGKILL)
+    await bench.until(lambda: bench.supervisor.status.generation == 2)
+    second = await bench.reach(EngineState.ready)
+    assert bench.states == ["starting", "ready", "backoff", "starting", "ready"]
+    assert second.restarts == {"killed": 1}
+    assert second.epoch != first.epoch
+    assert bench.metric('vllm_exporter_engine_restarts_total{reason="killed"}') == 1
+    assert bench.metric('vllm_exporter_engine_last_failure_info{reason="killed"}') == 1
+
+
+async def test_an_exit_with_code_zero_that_nobody_asked_for_is_a_crash(bench: Bench) -> None:
+    bench.start("--exit-after", "0.2", "--exit-code", "0", crash_limit=2)
+    await bench.reach(EngineState.failed)
+    assert bench.states.count("backoff") == 1
+    assert bench.supervisor.status.last_failure is not None
+    assert bench.metric('vllm_exporter_engine_crashes_total{reason="exited"}') == 2
+
+
+async def test_a_crash_while_loading_is_tried_again_until_it_works(bench: Bench) -> None:
+    counter = bench.folder / "crashes"
+    counter.write_text("2")
+    bench.start("--crash-times", str(counter))
+    await bench.reach(EngineState.ready)
+    assert bench.supervisor.status.generation == 3
+    assert bench.states.count("backoff") == 2
+
+
+async def test_a_crash_loop_is_given_up_and_can_still_be_stopped(bench: Bench) -> None:
+    bench.start("--exit-at-start", "3", restart_delay=0.01, crash_limit=3)
+    status = await bench.reach(EngineState.failed)
+    assert status.generation == 3
+    assert len(bench.pids()) == 3
+    await bench.stop()
+
+
+async def test_a_failure_that_no_retry_mends_is_not_retried_and_names_what_to_change(bench: Bench) -> None:
+    with structlog.testing.capture_logs() as logs:
+        bench.start(
+            "--exit-at-start", "2", "--say", "api_server.py: error: unrecognized arguments: --frobnicate"
+        )
+        status = await bench.reach(EngineState.failed)
+    assert status.last_failure is not None
+    assert status.last_failure.reason == "bad_arguments"
+    assert bench.pids() and len(bench.pids()) == 1
+    told = [entry for entry in logs if entry["event"] == "engine_failed"]
+    assert len(told) == 1
+    assert "--frobnicate" in told[0]["error"]
+    assert bench.metric('vllm_exporter_engine_last_failure_info{reason="bad_arguments"}') == 1
+    await bench.stop()
+
+
+async def test_a_command_that_does_not_exist_is_given_up_at_once(bench: Bench) -> None:
+    bench.start(argv=("/nowhere/vllm", "serve", "x", "--port", str(bench.port)))
+    status = await bench.reach(EngineState.failed)
+    assert status.last_failure is not None
+    assert status.last_failure.reason == "command_not_found"
+
+
+async def test_a_taken_port_is_diagnosed_without_a_start(bench: Bench) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", bench.port))
+        other.listen()
+        bench.start()
+        status = await bench.reach(EngineState.failed)
+        assert status.last_failure is not None
+        assert status.last_failure.reason == "port_in_use"
+        assert str(os.getpid()) in status.last_failure.message
+        assert bench.pids() == []
+        await bench.stop()
+
+
+async def test_a_hung_engine_leaves_an_incident_and_is_restarted(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.ready)
+    bench.steer(wedged=True)
+    bench.page = Page(3.0, 2.0, 7.0)
+    await bench.until(lambda: "unresponsive" in bench.states)
+    bench.steer()
+    bench.page = Page(0.0, 0.0, 7.0)
+    await bench.until(lambda: bench.supervisor.status.generation == 2)
+    await bench.reach(EngineState.ready)
+    assert bench.states[:5] == ["starting", "ready", "unresponsive", "backoff", "starting"]
+    assert bench.supervisor.status.restarts == {"hang": 1}
+    assert bench.metric('vllm_exporter_engine_stalls_total{signal="no_progress"}') == 1
+    assert bench.metric('vllm_exporter_engine_canaries_total{outcome="failed"}') == 1
+    (folder,) = (bench.folder / "incidents").iterdir()
+    assert json.loads((folder / "summary.json").read_text())["reason"] == "hang"
+    assert not running(bench.pids()[0])
+
+
+async def test_a_saturated_engine_whose_counters_move_is_left_alone(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.ready)
+    bench.steer(wedged=True)
+    for step in range(40):
+        bench.page = Page(64.0, 900.0, float(step))
+        await asyncio.sleep(0.05)
+    assert bench.states == ["starting", "ready"]
+
+
+async def test_a_wedged_engine_that_answers_the_canary_is_left_alone(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.ready)
+    bench.page = Page(3.0, 0.0, 7.0)
+    await bench.until(lambda: bench.metric('vllm_exporter_engine_canaries_total{outcome="answered"}') >= 1)
+    assert bench.states == ["starting", "ready"]
+
+
+async def test_report_mode_tells_of_a_hang_and_of_its_end_and_kills_nothing(bench: Bench) -> None:
+    bench.start(on_hang="report")
+    await bench.reach(EngineState.ready)
+    bench.steer(wedged=True)
+    bench.page = Page(3.0, 2.0, 7.0)
+    await bench.reach(EngineState.unresponsive)
+    await bench.until(lambda: list((bench.folder / "incidents").glob("*")))
+    bench.page = Page(3.0, 2.0, 8.0)
+    await bench.reach(EngineState.ready)
+    assert bench.states == ["starting", "ready", "unresponsive", "ready"]
+    assert running(bench.pids()[0])
+
+
+async def test_failing_health_makes_an_engine_unresponsive_and_restarts_it(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.ready)
+    bench.steer(health=503)
+    await bench.until(lambda: "backoff" in bench.states)
+    bench.steer()
+    await bench.reach(EngineState.ready)
+    assert bench.supervisor.status.restarts == {"health": 1}
+
+
+async def test_a_frozen_engine_is_noticed_by_its_silence_and_ended_although_it_cannot_act_on_signals(
+    bench: Bench,
+) -> None:
+    bench.start(health_timeout=0.3)
+    await bench.reach(EngineState.ready)
+    os.kill(bench.pids()[0], signal.SIGSTOP)
+    await bench.until(lambda: bench.supervisor.status.generation == 2)
+    await bench.reach(EngineState.ready)
+    assert bench.supervisor.status.restarts == {"health": 1}
+    assert not running(bench.pids()[0])
+
+
+async def test_an_engine_that_never_gets_ready_is_given_another_try_after_the_start_timeout(
+    bench: Bench,
+) -> None:
+    bench.start("--load-seconds", "600", start_timeout=0.5, crash_limit=2)
+    status = await bench.reach(EngineState.failed)
+    assert status.last_failure is not None
+    assert status.last_failure.reason == "start_timeout"
+    assert status.restarts == {"start_timeout": 1}
+
+
+async def test_a_stop_waits_for_running_requests(bench: Bench) -> None:
+    note = bench.folder / "term"
+    bench.start("--note-term", str(note))
+    await bench.reach(EngineState.ready)
+    bench.page = Page(2.0, 1.0, 7.0)
+    bench.supervisor.stop()
+    await bench.reach(EngineState.draining)
+    await asyncio.sleep(0.4)
+    assert not note.exists()
+    bench.page = Page(0.0, 0.0, 9.0)
+    await bench.ended()
+    assert note.exists()
+
+
+async def test_a_drain_that_takes_too_long_ends_in_a_stop(bench: Bench) -> None:
+    bench.start(drain_timeout=0.3)
+    await bench.reach(EngineState.ready)
+    bench.page = Page(2.0, 1.0, 7.0)
+    assert await bench.stop() >= 0.3
+
+
+async def test_a_second_stop_skips_the_drain(bench: Bench) -> None:
+    bench.start(drain_timeout=600.0)
+    await bench.reach(EngineState.ready)
+    bench.page = Page(2.0, 1.0, 7.0)
+    bench.supervisor.stop()
+    await bench.reach(EngineState.draining)
+    assert await bench.stop() < PATIENCE / 2
+
+
+async def test_an_engine_that_swallows_sigterm_is_killed_and_its_orphans_with_it(bench: Bench) -> None:
+    orphan = bench.folder / "orphan"
+    bench.start("--ignore-term", "--orphan", str(orphan), kill_timeout=0.5)
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+    assert not running(bench.pids()[0])
+    assert not running(int(orphan.read_text()))
+
+
+async def test_what_a_crashed_engine_leaves_is_gone_before_the_next_start(bench: Bench) -> None:
+    orphan = bench.folder / "orphan"
+    bench.start("--orphan", str(orphan), kill_timeout=0.3)
+    await bench.reach(EngineState.ready)
+    left = int(orphan.read_text())
+    os.kill(bench.pids()[0], signal.SIGKILL)
+    await bench.until(lambda: bench.supervisor.status.generation == 2)
+    assert not running(left)
+
+
+async def test_a_restart_waits_for_the_memory_of_the_old_processes_to_leave_the_gpus(bench: Bench) -> None:
+    asked: list[frozenset[int]] = []
+    held = {"bytes": 5}
+
+    def memory(pids: frozenset[int]) -> int | None:
+        asked.append(pids)
+        return held["bytes"]
+
+    bench.gpu_memory_of = memory
+    bench.start()
+    await bench.reach(EngineState.ready)
+    os.kill(bench.pids()[0], signal.SIGKILL)
+    await bench.until(lambda: asked)
+    await asyncio.sleep(0.3)
+    assert bench.supervisor.status.state is EngineState.backoff
+    assert bench.pids()[0] in asked[0]
+    held["bytes"] = 0
+    await bench.reach(EngineState.ready)
+
+
+async def test_the_restart_does_not_wait_for_gpu_memory_for_ever(bench: Bench) -> None:
+    bench.gpu_memory_of = lambda pids: 5
+    bench.start(gpu_release_timeout=0.2)
+    await bench.reach(EngineState.ready)
+    os.kill(bench.pids()[0], signal.SIGKILL)
+    await bench.until(lambda: bench.supervisor.status.generation == 2)
+
+
+@pytest.mark.parametrize("state", ["starting", "loading", "backoff", "unresponsive"])
+async def test_a_stop_works_in_every_state(bench: Bench, state: str) -> None:
+    loading = ("--say", "INFO 11-20 10:00:00 [core.py:1] Starting to load model x...")
+    flags = {
+        "starting": ("--load-seconds", "600"),
+        "loading": (*loading, "--load-seconds", "600"),
+        "backoff": ("--exit-at-start", "1"),
+        "unresponsive": (),
+    }[state]
+    bench.start(*flags, restart_delay=600.0, restart_delay_max=600.0, on_hang="report")
+    if state == "unresponsive":
+        await bench.reach(EngineState.ready)
+        bench.steer(health=503)
+    await bench.reach(EngineState(state))
+    await bench.until(bench.pids)
+    assert await bench.stop() < PATIENCE / 2
+    assert not any(running(pid) for pid in bench.pids())
+
+
+async def test_a_stop_before_the_start_starts_nothing(bench: Bench) -> None:
+    bench.start()
+    await bench.stop()
+    assert bench.pids() == []
+
+
+async def test_a_kept_engine_is_adopted_by_the_next_start_with_its_counts(bench: Bench) -> None:
+    bench.start(on_exit="keep")
+    await bench.reach(EngineState.ready)
+    os.kill(bench.pids()[0], signal.SIGKILL)
+    await bench.until(lambda: bench.supervisor.status.generation == 2)
+    first = await bench.reach(EngineState.ready)
+    await bench.stop()
+    assert running(bench.pids()[1])
+
+    bench.start(on_exit="keep")
+    second = await bench.reach(EngineState.ready)
+    assert (second.mode, second.generation) == ("adopted", 2)
+    assert (second.pid, second.epoch) == (first.pid, first.epoch)
+    assert second.restarts == {"killed": 1}
+    assert second.ready_since == first.ready_since
+    assert bench.pids()[2:] == []
+
+    os.kill(bench.pids()[1], signal.SIGKILL)
+    await bench.until(lambda: bench.supervisor.status.generation == 3)
+    third = await bench.reach(EngineState.ready)
+    assert third.mode == "supervised"
+    assert third.last_failure is not None
+    os.kill(bench.pids()[2], signal.SIGKILL)
+
+
+async def test_a_kept_engine_is_stopped_when_the_next_start_does_not_keep(bench: Bench) -> None:
+    bench.start(on_exit="keep")
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+    with structlog.testing.capture_logs() as logs:
+        bench.start(on_exit="stop")
+        status = await bench.reach(EngineState.ready)
+    assert (status.mode, status.generation) == ("supervised", 2)
+    assert not running(bench.pids()[0])
+    assert [e["pid"] for e in logs if e["event"] == "engine_of_earlier_run_stopped"] == [bench.pids()[0]]
+    await bench.stop()
+
+
+async def test_a_kept_engine_with_another_command_is_replaced(bench: Bench) -> None:
+    bench.start(on_exit="keep")
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+    bench.start("--model", "other", on_exit="keep")
+    status = await bench.reach(EngineState.ready)
+    assert status.models == ("other",)
+    assert not running(bench.pids()[0])
+    os.kill(bench.pids()[1], signal.SIGKILL)
+
+
+async def test_a_crash_is_known_counted_and_logged_within_moments_of_the_exit(bench: Bench) -> None:
+    took = []
+    bench.start(restart_delay=0.01, crash_limit=50)
+    for generation in range(1, 4):
+        await bench.until(lambda g=generation: bench.supervisor.status.generation == g)
+        await bench.reach(EngineState.ready)
+        bench.seen.clear()
+        killed = time.time()
+        os.kill(bench.pids()[-1], signal.SIGKILL)
+        await bench.until(lambda: any(s.state is EngineState.backoff for _, s in bench.seen))
+        took.append(next(at for at, s in bench.seen if s.state is EngineState.backoff) - killed)
+    assert min(took) < 0.05
+
+
+async def test_an_engine_is_not_left_behind_when_the_supervisor_is_cancelled(bench: Bench) -> None:
+    bench.start()
+    await bench.reach(EngineState.ready)
+    await bench.close()
+    assert not running(bench.pids()[0])
