@@ -88,19 +88,23 @@ class PageReader:
 
     def read(self, body: bytes, *, openmetrics: bool = False) -> Row:
         """Read the next page; ExpositionError names the line that is wrong."""
-        lines = split_lines(body)
-        shape = self._shape
-        if shape is not None and shape.openmetrics == openmetrics and len(lines) == len(self._lines):
-            changed = self._follow(shape, lines)
-            if changed is not None:
-                return Row(self._layout, self._values, changed)
         try:
+            lines = split_lines(body, self._sample_limit)
+            shape = self._shape
+            if shape is not None and shape.openmetrics == openmetrics and len(lines) == len(self._lines):
+                changed = self._follow(shape, lines)
+                if changed is not None:
+                    return Row(self._layout, self._values, changed)
             return self._read_all(lines, openmetrics=openmetrics)
         except ExpositionError:
-            self._shape = self._passthrough = None
-            self._layout = Layout(())
-            self._lines, self._values = [], []
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        self._shape = self._passthrough = None
+        self._layout = Layout(())
+        self._lines, self._values = [], []
+        self.duplicates = self.reserved = 0
 
     def passthrough(self) -> PassThrough:
         """The last page, to print; the same object as long as the page is the same. LookupError before a good page."""

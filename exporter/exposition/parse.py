@@ -79,7 +79,7 @@ def parse(
 ) -> ParsedPage:
     """Parse a page; raises ExpositionError with the line and one of the reasons parse, encoding, sample_limit, label_limit."""
     return parse_lines(
-        split_lines(body),
+        split_lines(body, sample_limit),
         Memory(),
         openmetrics=openmetrics,
         sample_limit=sample_limit,
@@ -87,8 +87,19 @@ def parse(
     )
 
 
-def split_lines(body: bytes) -> list[bytes]:
-    """The lines of a page, with CRLF taken as LF; the last one is empty when the page ends in a newline."""
+def split_lines(body: bytes, sample_limit: int) -> list[bytes]:
+    """The lines of a page, with CRLF taken as LF; the last one is empty when the page ends in a newline.
+
+    A page of many more lines than `sample_limit` samples could need is refused before it takes memory.
+    """
+    line_limit = 4 * sample_limit + 1000
+    if len(body) > line_limit and body.count(b"\n") > line_limit:
+        raise ExpositionError(
+            f"the page has more than {line_limit} lines, too many for the limit of {sample_limit} samples: "
+            "raise scrape.sample_limit",
+            line=line_limit + 1,
+            reason="sample_limit",
+        )
     if b"\r" in body:
         body = body.replace(b"\r\n", b"\n")
     return body.split(b"\n")

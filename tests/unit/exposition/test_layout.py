@@ -20,6 +20,17 @@ SMALL = b"".join(
 )
 
 
+def _as_openmetrics() -> bytes:
+    reader = PageReader()
+    reader.read(SMALL)
+    page = reader.passthrough().render(openmetrics=True) + b"# EOF\n"
+    stopped = b'finished_reason="stop",model_name="tiny-qwen"} '
+    return page.replace(stopped, stopped + b'7 # {id="a b"} ')
+
+
+AS_OPENMETRICS = _as_openmetrics()
+
+
 def fresh(body: bytes, *, openmetrics: bool = False) -> tuple[PageReader, Row]:
     reader = PageReader(reserved_prefixes=("vllm_slo_",))
     return reader, reader.read(body, openmetrics=openmetrics)
@@ -164,6 +175,13 @@ def test_limits_hold_for_a_page_that_grows() -> None:
     assert caught.value.reason == "sample_limit"
 
 
+def test_a_flood_of_lines_is_refused_before_it_takes_memory() -> None:
+    for body in (b"\n" * 2000, b"# comment\n" * 2000):
+        with pytest.raises(ExpositionError) as caught:
+            PageReader(sample_limit=10).read(body)
+        assert (caught.value.line, caught.value.reason) == (1041, "sample_limit")
+
+
 Mutation = Callable[[list[bytes], random.Random], None]
 
 
@@ -247,29 +265,32 @@ MUTATIONS: list[Mutation] = [
 
 @settings(max_examples=60, deadline=None, phases=set(Phase) - {Phase.shrink})
 @given(
-    st.lists(st.lists(st.sampled_from(MUTATIONS), max_size=3), max_size=8), st.randoms(use_true_random=False)
+    st.lists(st.lists(st.sampled_from(MUTATIONS), max_size=3), max_size=8),
+    st.randoms(use_true_random=False),
+    st.booleans(),
 )
 def test_after_any_change_the_fast_path_reads_what_a_fresh_reader_reads(
-    steps: list[list[Mutation]], rng: random.Random
+    steps: list[list[Mutation]], rng: random.Random, openmetrics: bool
 ) -> None:
-    lines = SMALL.split(b"\n")
-    reader, row = fresh(SMALL)
+    source = AS_OPENMETRICS if openmetrics else SMALL
+    lines = source.split(b"\n")
+    reader, row = fresh(source, openmetrics=openmetrics)
     before: tuple[object, list[float]] | None = (row.layout, list(row.values))
     for step in steps:
         for mutate in step:
             mutate(lines, rng)
         body = b"\n".join(lines)
         try:
-            _, wanted = fresh(body)
+            _, wanted = fresh(body, openmetrics=openmetrics)
         except ExpositionError as error:
             with pytest.raises(ExpositionError) as caught:
-                reader.read(body)
+                reader.read(body, openmetrics=openmetrics)
             assert (caught.value.line, caught.value.reason) == (error.line, error.reason)
             before = None
-            lines = SMALL.split(b"\n")
+            lines = source.split(b"\n")
             continue
-        row = reader.read(body)
-        assert_equal(reader, row, body)
+        row = reader.read(body, openmetrics=openmetrics)
+        assert_equal(reader, row, body, openmetrics=openmetrics)
         if before is None or row.layout is not before[0]:
             assert list(row.changed) == list(range(len(wanted.values)))
         else:
