@@ -212,3 +212,37 @@ FAMILIES: tuple[Family, ...] = (
     TOKENS_PER_GPU,
 )
 """Every family that the GPU part can show."""
+
+DCGM: dict[str, str] = {
+    "DCGM_FI_DEV_FB_USED": "nvidia_gpu_memory_used_bytes",
+    "DCGM_FI_DEV_FB_FREE": "nvidia_gpu_memory_free_bytes",
+    "DCGM_FI_DEV_FB_TOTAL": "nvidia_gpu_memory_total_bytes",
+    "DCGM_FI_DEV_FB_RESERVED": "nvidia_gpu_memory_reserved_bytes",
+    "DCGM_FI_DEV_GPU_UTIL": "nvidia_gpu_utilization_ratio",
+    "DCGM_FI_DEV_MEM_COPY_UTIL": "nvidia_gpu_memory_utilization_ratio",
+    "DCGM_FI_DEV_ENC_UTIL": "nvidia_gpu_encoder_utilization_ratio",
+    "DCGM_FI_DEV_DEC_UTIL": "nvidia_gpu_decoder_utilization_ratio",
+    "DCGM_FI_DEV_POWER_USAGE": "nvidia_gpu_power_usage_watts",
+    "DCGM_FI_DEV_ENFORCED_POWER_LIMIT": "nvidia_gpu_power_limit_watts",
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": "nvidia_gpu_energy_joules_total",
+    "DCGM_FI_DEV_GPU_TEMP": "nvidia_gpu_temperature_celsius",
+    "DCGM_FI_DEV_MEMORY_TEMP": "nvidia_gpu_memory_temperature_celsius",
+    "DCGM_FI_DEV_SLOWDOWN_TEMP": "nvidia_gpu_slowdown_temperature_celsius",
+    "DCGM_FI_DEV_SHUTDOWN_TEMP": "nvidia_gpu_shutdown_temperature_celsius",
+    "DCGM_FI_DEV_SM_CLOCK": "nvidia_gpu_sm_clock_hertz",
+    "DCGM_FI_DEV_MEM_CLOCK": "nvidia_gpu_memory_clock_hertz",
+    "DCGM_FI_DEV_VIDEO_CLOCK": "nvidia_gpu_video_clock_hertz",
+    "DCGM_FI_DEV_PCIE_TX_THROUGHPUT": "nvidia_gpu_pcie_transmit_bytes_per_second",
+    "DCGM_FI_DEV_PCIE_RX_THROUGHPUT": "nvidia_gpu_pcie_receive_bytes_per_second",
+    "DCGM_FI_DEV_PCIE_REPLAY_COUNTER": "nvidia_gpu_pcie_replays_total",
+    "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL": "nvidia_gpu_nvlink_errors_total",
+    "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL": "nvidia_gpu_ecc_errors_total",
+    "DCGM_FI_DEV_ECC_SBE_AGG_TOTAL": "nvidia_gpu_ecc_lifetime_errors_total",
+    "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS": "nvidia_gpu_remapped_rows",
+    "DCGM_FI_DEV_ROW_REMAP_FAILURE": "nvidia_gpu_row_remap_failure",
+    "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS": "nvidia_gpu_throttle_reason",
+    "DCGM_FI_DEV_PSTATE": "nvidia_gpu_performance_state",
+    "DCGM_FI_DEV_FAN_SPEED": "nvidia_gpu_fan_speed_ratio",
+    "DCGM_FI_DEV_XID_ERRORS": "nvidia_gpu_last_xid",
+}
+"""For those who come from dcgm-exporter: its field -> our family (ours in base units, kinds as a label)."""

@@ -17,6 +17,8 @@ SLOW_SECONDS = 5.0
 """Time between two readings of slow fields (clocks of memory and video, ECC, NVLink, PCIe)."""
 STATIC_SECONDS = 60.0
 """Time between two readings of limits, thresholds and the MIG layout."""
+SLOW_STALE_SECONDS = 30.0
+"""Time without a finished slow round after which slow fields are absent: a call that hangs must not freeze them."""
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class NvmlPort:
         self._seen: dict[str, GpuIdentity] = {}
         self._missing: tuple[LostGpu, ...] = ()
         self._schedule = _Schedule(0.0, 0.0)
+        self._slow_done = 0.0
         self._events: Any = None
         self._by_handle: dict[int | None, GpuIdentity] = {}
         self._ended: int | None = None
@@ -53,7 +56,8 @@ class NvmlPort:
         try:
             self._ended = None
             self._find_devices()
-            self._schedule = _Schedule(slow=now, static=now)
+            self._schedule = _Schedule(slow=now, static=now + STATIC_SECONDS)
+            self._slow_done = now
             for device in self._devices:
                 self._refresh(device, (Pace.STATIC, Pace.SLOW))
             self._create_events()
@@ -71,10 +75,12 @@ class NvmlPort:
             raise GpuUnavailableError(reason_of(self._ended), _message(self._ended))
         readings: list[tuple[GpuIdentity, Values]] = []
         lost = list(self._missing)
+        stale = now - self._slow_done > SLOW_STALE_SECONDS
         for device in self._devices:
             if device.lost is None:
                 try:
-                    readings.append((device.identity, device.slow | device.read(Pace.FAST)))
+                    slow = {} if stale else device.slow
+                    readings.append((device.identity, slow | device.read(Pace.FAST)))
                     continue
                 except DeviceLost as error:
                     device.lost = error.code
@@ -102,6 +108,7 @@ class NvmlPort:
                 fresh = Device(self._nvml, device.handle, device.identity)
                 self._refresh(fresh, (Pace.STATIC, Pace.SLOW))
                 self._devices[place] = fresh
+        self._slow_done = now
 
     @property
     def has_events(self) -> bool:

@@ -158,9 +158,11 @@ class _Worker:
         self._loop = loop
         self._deliver = deliver
         self._count = count
-        self._stop = threading.Event()
+        self._running = threading.Lock()  # an Event's wait costs more than the rest of a tick
+        self._running.acquire()
         self._session_over = threading.Event()
         self._side: list[threading.Thread] = []
+        self._sampling = Sampling(port, on_open=self._start_side, on_close=self._end_side)
         # Daemon threads: a call into a dead driver must not keep the process alive.
         self._thread = threading.Thread(target=self._sample, name="gpu-sampler", daemon=True)
 
@@ -168,22 +170,22 @@ class _Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stop.set()
+        """Let the threads end; call it once."""
+        self._running.release()
         self._session_over.set()
 
     def join(self) -> None:
         self._thread.join(JOIN_SECONDS)
 
     def _sample(self) -> None:
-        sampling = Sampling(self._port, on_open=self._start_side, on_close=self._end_side)
         due = time.monotonic()
-        while not self._stop.is_set():
-            now = time.monotonic()
-            self._post(self._deliver, sampling.step(now))
+        while True:
+            self._post(self._deliver, self._sampling.step(time.monotonic()))
             # Ticks keep their grid; those that were missed are not made up for.
             due += self._interval * max(1, math.ceil((time.monotonic() - due) / self._interval))
-            self._stop.wait(due - time.monotonic())
-        sampling.close()
+            if self._running.acquire(timeout=max(0.0, due - time.monotonic())):
+                break
+        self._sampling.close()
 
     def _start_side(self) -> None:
         self._session_over = threading.Event()
@@ -201,17 +203,18 @@ class _Worker:
 
     def _read_slow(self) -> None:
         over = self._session_over
-        while not (over.is_set() or self._stop.is_set()):
+        while not over.is_set():
             try:
                 self._port.read_slow(time.monotonic())
             except Exception as error:
                 log.exception("gpu_slow_crashed", error=repr(error))
+                self._sampling.interrupt(repr(error))
                 return
             over.wait(PROCESS_SECONDS)
 
     def _wait_events(self) -> None:
         over = self._session_over
-        while not (over.is_set() or self._stop.is_set()) and self._port.has_events:
+        while not over.is_set() and self._port.has_events:
             event = self._port.wait_event(EVENT_WAIT_SECONDS)
             if event is not None:
                 self._post(self._count, event)

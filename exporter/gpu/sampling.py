@@ -43,9 +43,14 @@ class Sampling:
         self._good_since = 0.0
         self._outage = ("starting", "")
         self._energy: dict[str, EnergyCounter] = {}
+        self._interruption: str | None = None
 
     def step(self, now: float) -> Snapshot:
         """What there is to know at `now`, a monotonic time in seconds."""
+        if self._interruption is not None:
+            message, self._interruption = self._interruption, None
+            self.close()
+            self._fail(now, "internal_error", message)
         if self._driver is not None and self._retry_at is not None and now >= self._retry_at:
             self._close()
         if self._driver is None:
@@ -54,6 +59,10 @@ class Sampling:
             if not self._open(now):
                 return Snapshot(now, *self._outage)
         return self._read(now)
+
+    def interrupt(self, message: str) -> None:
+        """Let the next step end the session: something beside it broke. May be called from any thread."""
+        self._interruption = message
 
     def close(self) -> None:
         """End the session, if there is one."""

@@ -7,7 +7,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from exporter.gpu.nvml import SLOW_SECONDS, STATIC_SECONDS, NvmlPort
+from exporter.gpu.nvml import SLOW_SECONDS, SLOW_STALE_SECONDS, STATIC_SECONDS, NvmlPort
 from exporter.gpu.port import GpuUnavailableError
 from exporter.gpu.reading import GpuReading
 from exporter.gpu.replay import ReplayLibrary
@@ -184,6 +184,18 @@ def test_slow_fields_that_fail_go_away_and_come_back(install: Install) -> None:
     library.errors.clear()
     port.read_slow(2 * SLOW_SECONDS)
     assert sampling.step(2 * SLOW_SECONDS).readings[0].memory_clock_hertz == 2619e6
+
+
+def test_slow_fields_do_not_freeze_when_the_slow_round_hangs(install: Install) -> None:
+    install("h100")
+    port = NvmlPort()
+    sampling = Sampling(port)
+    assert sampling.step(0.0).readings[0].memory_clock_hertz == 2619e6
+    late = sampling.step(SLOW_STALE_SECONDS + 1).readings[0]
+    assert late.memory_clock_hertz is None
+    assert late.power_watts == 512.345
+    port.read_slow(SLOW_STALE_SECONDS + 2)
+    assert sampling.step(SLOW_STALE_SECONDS + 2).readings[0].memory_clock_hertz == 2619e6
 
 
 @pytest.mark.parametrize(

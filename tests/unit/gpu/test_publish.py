@@ -251,6 +251,7 @@ def test_every_family_is_declared_once_and_explained() -> None:
     names = [family.name for family in families.FAMILIES]
     assert len(names) == len(set(names))
     assert all(family.help.endswith(".") for family in families.FAMILIES)
+    assert set(families.DCGM.values()) <= set(names)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

@@ -96,7 +96,7 @@ async def test_a_machine_without_a_driver_says_so(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_slow_calls_do_not_delay_the_fast_ones(install: Install) -> None:
-    """PCIe throughput takes 20 ms a call, here 400: the other readings do not wait for it."""
+    """PCIe throughput takes 20 ms a call, here for ever: the other readings do not wait for it."""
     install("h100", copies=4)
     released = threading.Event()
 
@@ -110,6 +110,23 @@ async def test_slow_calls_do_not_delay_the_fast_ones(install: Install) -> None:
     async with running(sampler):
         await until(lambda: len(ticks) >= 10)
         released.set()
+
+
+async def test_a_crash_of_the_slow_readings_is_an_outage_and_is_tried_again(install: Install) -> None:
+    install("h100")
+
+    class Crashing(NvmlPort):
+        crashes = True
+
+        def read_slow(self, now: float) -> None:
+            if self.crashes:
+                self.crashes = False
+                raise ValueError("nobody expects this")
+
+    block = Block()
+    async with running(GpuSampler(FAST, block, port=Crashing())) as sampler:
+        await until(lambda: 'reason="internal_error"' in page(sampler, block))
+        await until(lambda: "\nvllm_exporter_gpu_up 1\n" in page(sampler, block))
 
 
 async def test_a_call_that_never_returns_shows_as_not_answering(install: Install) -> None:
