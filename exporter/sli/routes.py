@@ -18,6 +18,9 @@ from exporter.sli.memory import Key, Memory, Scope, scope_of, without_bound
 Total = tuple[str, str]
 """Name of a total and its model."""
 
+_MOST_STARTS = 1000
+"""Most process start times remembered; a page has one."""
+
 
 @dataclass(slots=True)
 class HistogramRoute:
@@ -114,6 +117,7 @@ class Compiler:
         """The routes of a page with these series; `values` are needed where a source replaces another."""
         routes = self._routes = Routes([0] * len(series), [0.0] * len(series))
         found: list[_Found] = []
+        signs: list[tuple[int, Series]] = []
         http: list[tuple[int, Series, str]] = []
         vllm = False
         for column, entry in enumerate(series):
@@ -121,7 +125,8 @@ class Compiler:
             vllm = vllm or name.startswith("vllm:")
             part = v.PARTS.get(name)
             if part is None:
-                self._note_sign(column, entry, values[column])
+                if name in v.CREATED or name == v.PROCESS_START:
+                    signs.append((column, entry))
             elif part.canonical != v.HTTP:
                 found.append(_Found(column, entry, part, scope_of(entry.labels)))
             elif total := v.counter_name(part, entry):
@@ -131,23 +136,36 @@ class Compiler:
         routes.models = sorted(model for model in present if self._admit(model, present))
         self._route_engines(found, set(routes.models), values)
         self._route_http(http, vllm=vllm)
+        for column, entry in signs:
+            self._note_sign(column, entry, values[column])
         return routes
 
     def _note_sign(self, column: int, series: Series, value: float) -> None:
-        """Remember a creation or start time."""
-        if series.name in v.CREATED:
-            self._memory.scope(scope_of(series.labels)).created[series.name, series.labels] = value
-        elif series.name == v.PROCESS_START:
-            self._memory.starts[series.name, series.labels] = value
-        else:
+        """Remember a creation or start time; no more of them than there are series to tell about."""
+        key = series.name, series.labels
+        if series.name == v.PROCESS_START:
+            if key in self._memory.starts or len(self._memory.starts) < _MOST_STARTS:
+                self._memory.starts[key] = value
+                self._routes.signs.append(column)
             return
-        self._routes.signs.append(column)
+        scope = self._memory.scopes.get(scope_of(series.labels))
+        if scope is not None and (key in scope.created or len(scope.created) <= len(scope.raw)):
+            scope.created[key] = value
+            self._routes.signs.append(column)
+
+    def _drop(self, reason: str, series: int) -> None:
+        if series:
+            self._routes.dropped[reason] = self._routes.dropped.get(reason, 0) + series
 
     def _route_engines(self, found: list[_Found], admitted: set[str], values: Sequence[float]) -> None:
         """Route what vLLM itself counts."""
         routes = self._routes
-        if len(wanted := [item for item in found if item.scope[0] in admitted]) < len(found):
-            routes.dropped["model_limit"] = len(found) - len(wanted)
+        wanted = [item for item in found if item.scope[0] in admitted]
+        self._drop("model_limit", len(found) - len(wanted))
+        if self._room <= 0:
+            known = [item for item in wanted if item.scope in self._memory.scopes]
+            self._drop("series_limit", len(wanted) - len(known))
+            wanted = known
         switched = _choose(wanted, self._memory)
         histograms: dict[tuple[Scope, Key], list[_Found]] = {}
         for item in wanted:
@@ -183,6 +201,13 @@ class Compiler:
         count; `_count` stands in where there has never been one (then `-inf` is noted among the bounds).
         """
         total = items[0].part.canonical, scope[0]
+        if self._room <= 0:
+            raw = self._memory.scope(scope).raw
+            kept = [item for item in items if (item.series.name, item.series.labels) in raw]
+            self._drop("series_limit", len(items) - len(kept))
+            if not kept:
+                return
+            items = kept
         buckets: dict[float, _Found] = {}
         whole: dict[str, _Found] = {}
         for item in items:
@@ -245,7 +270,7 @@ class Compiler:
         key = series.name, series.labels
         if key not in raw:
             if self._room <= 0:
-                routes.dropped["series_limit"] = routes.dropped.get("series_limit", 0) + 1
+                self._drop("series_limit", 1)
                 return
             self._room -= 1
             raw[key] = start if isfinite(start) else 0.0
