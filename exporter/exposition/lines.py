@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*+"
 _LABEL = r"[a-zA-Z_][a-zA-Z0-9_]*+"
@@ -26,8 +26,7 @@ NUMBER_BYTES = b"0123456789.eE+-"
 _NUMBER_WORDS = frozenset({b"nan", b"inf", b"+inf", b"-inf", b"infinity", b"+infinity", b"-infinity"})
 
 
-@dataclass(frozen=True, slots=True)
-class SampleLine:
+class SampleLine(NamedTuple):
     """One sample line, taken apart.
 
     `labels` stand in the order of the line, unescaped. `tail` counts the characters of the value when nothing else
@@ -143,7 +142,7 @@ def _read_labels(
 
 
 def _check_labels(labels: list[tuple[str, str]], line: str) -> None:
-    keys = {key for key, _ in labels}
+    keys = dict(labels)
     if len(keys) != len(labels):
         raise ValueError(f"the same label twice in {_shown(line)}")
     if "__name__" in keys:
