@@ -269,16 +269,16 @@ class Supervisor:
         if life is not None and self._parts.keep and not life.exited:
             life.look_around(full=True)
             await Tenure(self._parts, life).record()
+            life.leave()
             told = {"kept_pid": life.process.pid}
         elif life is not None:
             report = await life.end(self._settings.kill_timeout)
+            life.close()
             told = {"seconds": round(report.seconds, 2), "killed": report.killed}
             if report.survivors:
                 told["error"] = f"these processes will not die: {sorted(p.pid for p in report.survivors)}"
             else:
                 adoption.forget(self._parts.data_dir)
-        if life is not None:
-            life.close()
         changes = {"asked_to_stop": True, "pid": None, "load_stage": None, "load_ratio": None}
         if not self._board.move(Event.GONE, changes, **told):
             self._board.update(**changes)
