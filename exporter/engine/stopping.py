@@ -97,8 +97,12 @@ async def stop_tree(
             process.popen.poll()
         alive = tree.refresh(full=True)
         now = time.monotonic() - started
+        if alive and not signalled:
+            tree.note_shared_memory()
         if not alive and tree.empty():  # twice: a fork may have slipped between two reads of the table
-            return StopReport(time.monotonic() - started, signalled, killed, frozenset())
+            seconds = time.monotonic() - started
+            await asyncio.to_thread(tree.sweep_shared_memory)
+            return StopReport(seconds, signalled, killed, frozenset())
         if now >= kill_timeout:
             if not killed:
                 log.warning("engine_killed", processes=len(alive), after_seconds=round(now, 1))

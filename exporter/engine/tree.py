@@ -20,6 +20,7 @@ from exporter.engine.procfs import (
     send_signal,
 )
 from exporter.engine.secrets import mask_argv
+from exporter.engine.sharedmem import SharedMemory
 
 _own_children: set[int] = set()
 """Children that this daemon started for itself; they are no orphans of the engine."""
@@ -58,6 +59,7 @@ class EngineTree:
         self._in_session: set[ProcessId] = {root}
         self._seen: set[int] = set()
         self._alive: frozenset[ProcessId] = frozenset()
+        self._shared_memory = SharedMemory()
 
     def refresh(self, *, full: bool = False) -> frozenset[ProcessId]:
         """The engine's live processes now; its zombies that are children of this process are reaped (not the root)."""
@@ -140,6 +142,14 @@ class EngineTree:
         """SIGCONT to stopped processes: they act on no other signal but SIGKILL. How many there were."""
         stopped = [m for m in self._alive if (s := read_stat(m.pid)) and s.id == m and s.state in "Tt"]
         return sum(send_signal(member, signal.SIGCONT) for member in stopped)
+
+    def note_shared_memory(self) -> int:
+        """Remember which segments the live processes hold, for when they are gone. Worth a call once it is ready."""
+        return self._shared_memory.note(self._alive)
+
+    def sweep_shared_memory(self) -> list[str]:
+        """Remove what the engine left in /dev/shm, once its tree is empty. Blocking: call it in a thread."""
+        return self._shared_memory.sweep()
 
     def describe(self, secrets: Iterable[str] = ()) -> list[dict[str, Any]]:
         """One entry for each live process: names, states, masked command lines, memory, and where it stands in the kernel."""

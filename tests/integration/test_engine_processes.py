@@ -511,3 +511,39 @@ def test_no_guard_is_left_when_the_engine_is_released(yard: Yard) -> None:
     process.release()
     assert guard.popen.returncode is not None
     assert identify(guard.popen.pid) is None
+
+
+_SEGMENT = """
+sys.path[:0] = [p for p in __import__('sysconfig').get_paths().values()]
+from multiprocessing import resource_tracker, shared_memory
+segment = shared_memory.SharedMemory(create=True, size=4096)
+resource_tracker.unregister(segment._name, 'shared_memory')
+with open(os.path.join(folder, 'name'), 'w') as file:
+    file.write(segment.name)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+tell('up'); rest()
+"""
+
+
+async def test_shared_memory_of_a_killed_engine_is_removed(yard: Yard) -> None:
+    process = yard.start(yard.script(_SEGMENT))
+    yard.ready("up")
+    segment = Path("/dev/shm") / (yard.folder / "name").read_text()
+    assert segment.exists()
+    await stop_tree(process.tree(), kill_timeout=0, process=process)
+    assert not segment.exists()
+
+
+async def test_shared_memory_that_somebody_still_maps_stays(yard: Yard) -> None:
+    process = yard.start(yard.script(_SEGMENT))
+    yard.ready("up")
+    segment = Path("/dev/shm") / (yard.folder / "name").read_text()
+    import mmap
+
+    try:
+        with segment.open("r+b") as file, mmap.mmap(file.fileno(), 4096):
+            file.close()
+            await stop_tree(process.tree(), kill_timeout=0, process=process)
+            assert segment.exists()
+    finally:
+        segment.unlink(missing_ok=True)

@@ -1,0 +1,115 @@
+"""The record of an engine: written whole, read with suspicion, compared with what really runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from exporter.engine import adoption
+from exporter.engine.adoption import EngineRecord, Found
+from exporter.engine.processes import boot_id, identify
+
+ARGV = ("vllm", "serve", "M", "--api-key", "sesame")
+
+
+@pytest.fixture
+def engine() -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    yield child
+    child.kill()
+    child.wait()
+
+
+def record_for(pid: int) -> EngineRecord:
+    identity = identify(pid)
+    assert identity is not None
+    return EngineRecord(
+        pid=identity.pid,
+        start_ticks=identity.start_ticks,
+        boot_id=boot_id(),
+        argv_hash=adoption.argv_hash(ARGV),
+        base_url="http://127.0.0.1:8000",
+        output="/nowhere/engine.log",
+        output_offset=17,
+        mark="EXPORTER_ENGINE_ID=x",
+        started_at=1.5,
+        generation=3,
+        ready_since=2.5,
+        restarts={"crashed": 2},
+        members=((identity.pid, identity.start_ticks),),
+        extra={"crashes": [1.0, 2.0]},
+    )
+
+
+def test_a_record_comes_back_as_it_was_saved_and_holds_no_secret(tmp_path: Path) -> None:
+    record = record_for(os.getpid())
+    adoption.save(tmp_path, record)
+    assert adoption.load(tmp_path) == record
+    path = tmp_path / adoption.FILE_NAME
+    assert "sesame" not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == [adoption.FILE_NAME]
+    adoption.forget(tmp_path)
+    adoption.forget(tmp_path)
+    assert adoption.load(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"pid": 1}', "\xff"])
+def test_a_record_that_makes_no_sense_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / adoption.FILE_NAME).write_bytes(text.encode("latin-1"))
+    assert adoption.load(tmp_path) is None
+
+
+def test_a_record_with_a_wrong_type_is_as_good_as_none(tmp_path: Path) -> None:
+    adoption.save(tmp_path, record_for(os.getpid()))
+    path = tmp_path / adoption.FILE_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pid": "one"}))
+    assert adoption.load(tmp_path) is None
+
+
+def test_a_running_engine_is_known_again(engine: subprocess.Popen[bytes]) -> None:
+    assert adoption.examine(record_for(engine.pid), ARGV) is Found.RUNNING
+
+
+def test_another_command_is_told_apart(engine: subprocess.Popen[bytes]) -> None:
+    assert adoption.examine(record_for(engine.pid), (*ARGV, "--port", "1")) is Found.OTHER_COMMAND
+
+
+def test_a_pid_used_again_another_boot_and_a_dead_engine_are_not_the_engine(
+    engine: subprocess.Popen[bytes],
+) -> None:
+    record = record_for(engine.pid)
+    reused = replace(
+        record, start_ticks=record.start_ticks - 1, members=((engine.pid, record.start_ticks - 1),)
+    )
+    assert adoption.examine(reused, ARGV) is Found.GONE
+    assert adoption.examine(replace(record, boot_id="another"), ARGV) is Found.GONE
+    engine.kill()
+    engine.wait()
+    assert adoption.examine(record, ARGV) is Found.GONE
+
+
+def test_processes_that_outlived_their_root_are_found(engine: subprocess.Popen[bytes]) -> None:
+    record = record_for(engine.pid)
+    orphaned = replace(record, pid=record.pid - 1, start_ticks=record.start_ticks - 1)
+    assert adoption.examine(orphaned, ARGV) is Found.REMAINS
+    assert {m.pid for m in adoption.remains(orphaned).refresh(full=True)} == {engine.pid}
+
+
+def test_an_adopted_engine_has_no_exit_code_and_knows_its_processes(
+    engine: subprocess.Popen[bytes],
+) -> None:
+    process = adoption.adopt(record_for(engine.pid), keep=True, kill_timeout=1.0)
+    assert process.popen is None
+    assert process.output_offset == 17
+    assert engine.pid in {m.pid for m in process.tree().refresh()}
+    again = adoption.record_of(process, argv=ARGV, base_url="u", output_offset=20, members=process.recorded)
+    assert again.id == process.id
+    assert again.output_offset == 20
+    process.release()
