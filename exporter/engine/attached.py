@@ -120,7 +120,9 @@ class AttachedEngine:
     def _unreachable(self, detail: str) -> None:
         failure = Failure("unreachable", f"{self.status.base_url}: {detail}", "", retryable=True)
         changes = {"last_failure": failure, "ready_since": None, "models": ()}
-        self._board.move(Event.GONE, changes, url=self.status.base_url, error=detail)
+        self._board.move(
+            Event.GONE, changes, name="engine_unreachable", url=self.status.base_url, error=detail
+        )
 
     def _reached(self, event: Serving) -> None:
         now = time.monotonic()

@@ -41,10 +41,12 @@ class StatusBoard:
         """Call back at each change, at once and in the event loop."""
         self._subscribers.append(callback)
 
-    def move(self, event: Event, changes: Mapping[str, Any] | None = None, **told: Any) -> bool:
+    def move(
+        self, event: Event, changes: Mapping[str, Any] | None = None, *, name: str = "", **told: Any
+    ) -> bool:
         """Let `event` happen, with `changes` to the status; whether the state changed.
 
-        A change of state is one log line, `engine_<state>`, with the values `told`. Where the contract has a dash for the
+        A change of state is one log line, `engine_<state>` or `name`, with the values `told`. Where the contract has a dash for the
         event, nothing happens at all.
         """
         state = after(self.status.state, event, self._table)
@@ -53,7 +55,7 @@ class StatusBoard:
         was = self.status.state
         self._set(replace(self.status, state=state, since=time.time(), **(changes or {})))
         level = "warning" if told.get("error") else _LEVELS.get(state, "info")
-        getattr(log, level)(f"engine_{state}", was=was.value, **told)
+        getattr(log, level)(name or f"engine_{state}", was=was.value, **told)
         return True
 
     def update(self, **changes: Any) -> None:
