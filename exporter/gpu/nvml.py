@@ -40,6 +40,8 @@ class NvmlPort:
         self._events: Any = None
         self._by_handle: dict[int | None, GpuIdentity] = {}
         self._ended: int | None = None
+        self._inside: set[str] = set()
+        """Which other threads are in a call. One that never returns must not lose the library under its feet."""
 
     def open(self, now: float) -> DriverInfo:
         """Initialise NVML and find the GPUs; raises GpuUnavailableError with NVML's reason."""
@@ -50,7 +52,7 @@ class NvmlPort:
             nvml.nvmlInit()
         except nvml.NVMLError as error:
             self._nvml = None
-            if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+            if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH and not self._inside:
                 _forget_library(nvml)
             raise GpuUnavailableError(reason_of(error.value), f"NVML does not start: {error}") from error
         try:
@@ -91,6 +93,13 @@ class NvmlPort:
 
     def read_slow(self, now: float) -> None:
         """Process lists each time, slow and static fields when their time has come."""
+        self._inside.add("slow")
+        try:
+            self._read_slow(now)
+        finally:
+            self._inside.discard("slow")
+
+    def _read_slow(self, now: float) -> None:
         paces: list[Pace] = []
         if now >= self._schedule.static:
             paces.append(Pace.STATIC)
@@ -120,12 +129,15 @@ class NvmlPort:
         nvml = self._nvml
         if self._events is None or nvml is None:
             return None
+        self._inside.add("events")
         try:
             data = nvml.nvmlEventSetWait(self._events, int(timeout * 1000))
         except nvml.NVMLError as error:
             if error.value != nvml.NVML_ERROR_TIMEOUT:
                 self._free_events()
             return None
+        finally:
+            self._inside.discard("events")
         identity = self._by_handle.get(_address(data.device))
         if identity is None or data.eventType != nvml.nvmlEventTypeXidCriticalError:
             return None
@@ -136,10 +148,14 @@ class NvmlPort:
         nvml = self._nvml
         if nvml is None:
             return
-        self._free_events()
+        if "events" not in self._inside:
+            self._free_events()
+        self._events = None
         self._nvml = None
         self._devices = []
         self._by_handle = {}
+        if self._inside:
+            return
         with contextlib.suppress(nvml.NVMLError):
             nvml.nvmlShutdown()
 
@@ -148,6 +164,7 @@ class NvmlPort:
         count = nvml.nvmlDeviceGetCount()
         devices: list[Device] = []
         refused: int | None = None
+        nameless: list[LostGpu] = []
         for index in range(count):
             try:
                 handle = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -155,8 +172,10 @@ class NvmlPort:
                     index, nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle), self._bus(handle)
                 )
             except nvml.NVMLError as error:
-                # A lost GPU keeps its place; one that the container may not open is none of ours.
+                # One that the container may not open is none of ours; one that was lost before we came is.
                 refused = error.value
+                if refused in _LOST and all(one.index != index for one in self._seen.values()):
+                    nameless.append(LostGpu(GpuIdentity(index, "", ""), _device_reason(refused)))
                 continue
             devices.append(Device(nvml, handle, identity))
         if not devices:
@@ -166,9 +185,10 @@ class NvmlPort:
                 )
             raise GpuUnavailableError("no_devices", "the driver runs and has no GPU")
         present = {device.identity.uuid for device in devices}
-        self._missing = tuple(
+        missing = [
             LostGpu(identity, "gpu_lost") for uuid, identity in self._seen.items() if uuid not in present
-        )
+        ]
+        self._missing = (*missing, *nameless)
         self._seen.update((device.identity.uuid, device.identity) for device in devices)
         self._by_handle = {_address(device.handle): device.identity for device in devices}
         self._devices = devices
@@ -225,8 +245,11 @@ class NvmlPort:
         return f"{version // 1000}.{version % 1000 // 10}"
 
 
+_LOST = {15: "gpu_lost", 16: "reset_required"}
+
+
 def _device_reason(code: int) -> str:
-    return {15: "gpu_lost", 16: "reset_required"}.get(code, "not_answering")
+    return _LOST.get(code, "not_answering")
 
 
 def _message(code: int) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,7 @@ def test_a_driver_without_the_newer_functions_is_read_through_the_older_ones(ins
     assert reading.memory_temperature_celsius is None
 
 
+@pytest.mark.skipif(not hasattr(pynvml, "nvmlDeviceGetTemperatureV"), reason="an older binding")
 def test_a_driver_with_only_the_newer_temperature_function_is_read_too(install: Install) -> None:
     library = install("h100")
     library.absent = {"nvmlDeviceGetTemperature"}
@@ -277,6 +279,60 @@ def test_gpus_that_the_container_may_not_open_are_left_out(install: Install) -> 
     snapshot = Sampling(NvmlPort()).step(0.0)
     assert snapshot.reason == "ok"
     assert [one.index for one in snapshot.readings] == [1]
+
+
+def test_a_gpu_that_was_lost_before_the_start_is_missed_by_its_index(install: Install) -> None:
+    library = install("h100", copies=2)
+    library.lost.add(1)
+    snapshot = Sampling(NvmlPort()).step(0.0)
+    assert snapshot.reason == "gpu_lost"
+    assert [one.identity.labels for one in snapshot.lost] == [("1", "", "")]
+    assert [one.index for one in snapshot.readings] == [0]
+
+
+@pytest.mark.parametrize("caller", ["slow", "events"])
+def test_the_library_is_neither_shut_down_nor_unloaded_under_a_call_that_hangs(
+    install: Install, monkeypatch: pytest.MonkeyPatch, caller: str
+) -> None:
+    """Code unmapped under a running thread would crash the daemon, and the engine with it."""
+    library = install("h100")
+    entered, release = threading.Event(), threading.Event()
+
+    class Hanging(ReplayLibrary):
+        def __getattr__(self, name: str) -> Callable[..., int]:
+            answer = super().__getattr__(name)
+            hangs = {"slow": "nvmlDeviceGetComputeRunningProcesses_v3", "events": "nvmlEventSetWait_v2"}[
+                caller
+            ]
+
+            def call(*arguments: Any) -> int:
+                if name == hangs and threading.current_thread() is not threading.main_thread():
+                    entered.set()
+                    release.wait(30)
+                return answer(*arguments)
+
+            return call
+
+    hanging = Hanging(library.capture)
+    monkeypatch.setattr(pynvml, "nvmlLib", hanging)
+    pynvml._nvmlGetFunctionPointer_cache.clear()
+    port = NvmlPort()
+    port.open(0.0)
+    work = (lambda: port.read_slow(1.0)) if caller == "slow" else (lambda: port.wait_event(0.0))
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert entered.wait(30)
+    port.close()
+    assert hanging.calls["nvmlShutdown"] == 0
+    hanging.init_error = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
+    with pytest.raises(GpuUnavailableError):
+        port.open(1.0)
+    assert pynvml.nvmlLib is hanging
+    release.set()
+    thread.join()
+    with pytest.raises(GpuUnavailableError):
+        port.open(2.0)
+    assert pynvml.nvmlLib is None
 
 
 def test_no_gpu_that_may_be_opened_is_a_matter_of_permission(install: Install) -> None:
