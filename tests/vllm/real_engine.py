@@ -29,13 +29,14 @@ START_LIMIT = 240.0
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",  # threads that spin at barriers starve each other on a busy machine
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
     "VLLM_CACHE_ROOT": str(ROOT / ".cache" / "vllm"),
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "engine": {"drain_timeout": 30.0, "kill_timeout": 5.0, "restart_delay": 0.2, "crash_limit": 20},
+    "engine": {"drain_timeout": 60.0, "kill_timeout": 5.0, "restart_delay": 0.2, "crash_limit": 20},
     "scrape": {"interval": 0.5},
     "gpu": {"source": "off"},
     "log": {"format": "json"},

@@ -27,7 +27,7 @@ REFUSALS = (
     Refusal("bad_arguments", "--no-such-flag", ("--no-such-flag",)),
     Refusal("bad_arguments", "lots", ("--gpu-memory-utilization", "lots")),
     Refusal("model_not_found", "/models/absent", model="/models/absent"),
-    Refusal("model_not_found", "example-org/absent-model", model="example-org/absent-model"),
+    Refusal("model_not_found", "HF_HUB_OFFLINE", model="example-org/absent-model"),
     Refusal("max_model_len_too_large", "999999", ("--max-model-len", "999999")),
     Refusal(
         "kv_cache_too_small",
@@ -52,7 +52,8 @@ def test_a_start_that_cannot_succeed_is_named_and_not_tried_again(
     assert page.total("vllm_exporter_engine_restarts_total") == 0
     assert daemon.status_of("/-/ready") == 503
     daemon.wait_gone(5)
-    assert refusal.advice in daemon.tail()
+    (told,) = daemon.events("engine_failed")
+    assert refusal.advice in str(told)
     daemon.signal(signal.SIGTERM)
     daemon.wait_exit(10)
 
@@ -64,6 +65,7 @@ def test_a_port_that_somebody_holds_is_named_with_its_holder(make_daemon: Callab
         page = daemon.wait(lambda page: page.state in ("failed", "backoff", "ready"), START_LIMIT)
         assert page.state == "failed", daemon.tail()
         assert page.labels("vllm_exporter_engine_last_failure_info", "reason") == {"port_in_use"}
-        assert str(daemon.engine_port) in daemon.tail()
+        (told,) = daemon.events("engine_failed")
+        assert str(daemon.engine_port) in str(told)
         daemon.signal(signal.SIGTERM)
         daemon.wait_exit(10)

@@ -147,14 +147,14 @@ def test_another_daemon_attaches_to_the_engine_and_says_the_same(
 
 
 def test_running_requests_show_and_many_clients_are_counted(served: Served) -> None:
-    running = streams(served.daemon, 16, tokens=1500)
+    running = streams(served.daemon, 16, tokens=1000)
     page = served.daemon.wait(lambda page: page.total("vllm_slo_requests_running") > 0)
     assert page.total("vllm:num_requests_running") > 0
     for stream in running:
         stream.join(120)
-        assert (stream.error, stream.finish_reason, stream.output_tokens) == (None, "length", 1500)
+        assert (stream.error, stream.finish_reason, stream.output_tokens) == (None, "length", 1000)
     served.requests += 16
-    served.output_tokens += 16 * 1500
+    served.output_tokens += 16 * 1000
     served.input_tokens += 16 * len("once upon a time")
     page = served.daemon.wait(served.agreed)
     assert page.total("vllm_slo_requests_running") == 0
@@ -162,7 +162,7 @@ def test_running_requests_show_and_many_clients_are_counted(served: Served) -> N
 
 def test_a_stop_lets_running_streams_finish_and_leaves_nothing(served: Served) -> None:
     daemon = served.daemon
-    running = streams(daemon, 16, tokens=1800)
+    running = streams(daemon, 16, tokens=1000)
     seen: list[int] = []
 
     def watch() -> None:
@@ -177,9 +177,9 @@ def test_a_stop_lets_running_streams_finish_and_leaves_nothing(served: Served) -
     daemon.signal(signal.SIGTERM)
     watcher.start()
     for stream in running:
-        stream.join(60)
-        assert (stream.error, stream.finish_reason, stream.output_tokens) == (None, "length", 1800)
-    code = daemon.wait_exit(30)
+        stream.join(120)
+        assert (stream.error, stream.finish_reason, stream.output_tokens) == (None, "length", 1000)
+    code = daemon.wait_exit(60)
     watcher.join()
     assert code == 0, daemon.tail()
     assert 503 in seen, "a draining engine is not ready"
