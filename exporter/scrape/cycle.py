@@ -17,10 +17,16 @@ from exporter.exposition.page import PassThroughBlock
 from exporter.scrape import metrics
 from exporter.scrape.client import fetch_page
 from exporter.settings import ScrapeSettings
+from exporter.sli.families import SUMMARY
 
 log = structlog.get_logger(__name__)
 
-RESERVED_PREFIXES = ("vllm_exporter_", "vllm_slo_", "nvidia_gpu_")
+RESERVED_PREFIXES = (
+    "vllm_exporter_",
+    "vllm_slo_",
+    "nvidia_gpu_",
+    *(family.name for family in SUMMARY.values()),
+)
 """Names that are ours: a source that shows them (another exporter, say) would make our page ambiguous."""
 
 

@@ -109,9 +109,11 @@ async def test_a_malformed_page_is_an_error_and_shows_nothing_of_itself(parts: P
 
 async def test_a_page_of_our_own_names_makes_no_family_twice(parts: Parts):
     own = b"# TYPE vllm_exporter_scrapes_total counter\nvllm_exporter_scrapes_total 7\n"
-    text = await parts.play(CAPTURE + own)
+    summary = b"# TYPE vllm_ttft_mean gauge\nvllm_ttft_mean 7\n"
+    text = await parts.play(CAPTURE + own + summary)
     assert text.count("# TYPE vllm_exporter_scrapes_total counter") == 1
-    assert 'vllm_exporter_scrape_series_dropped_total{reason="reserved_name"} 1' in text
+    assert "vllm_ttft_mean 7" not in text
+    assert 'vllm_exporter_scrape_series_dropped_total{reason="reserved_name"} 2' in text
 
 
 async def test_an_engine_that_cannot_answer_yet_is_not_asked(parts: Parts):
