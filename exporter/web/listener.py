@@ -21,12 +21,17 @@ def bind(listen: str) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise ConfigError([f"web.listen {listen}: cannot resolve the host {host!r}: {error}"]) from error
     failure: OSError | None = None
-    for family, kind, proto, _, address in found:
+    # A name such as localhost may have both kinds of address: the older kind is the one that scrape configs spell out.
+    for family, kind, proto, _, address in sorted(found, key=lambda info: info[0] != socket.AF_INET):
         try:
             return _listen(family, kind, proto, address)
         except OSError as error:
-            failure = failure or error
-    if host == "::":  # all interfaces, on a machine without IPv6
+            failure = error
+            if error.errno == errno.EADDRINUSE:
+                break  # somebody is there: to listen beside them, on another address, would only confuse
+    if (
+        host == "::" and failure is not None and failure.errno != errno.EADDRINUSE
+    ):  # all interfaces, on a machine without IPv6
         try:
             return _listen(socket.AF_INET, socket.SOCK_STREAM, 0, ("0.0.0.0", port))  # noqa: S104
         except OSError as error:

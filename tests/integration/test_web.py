@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -25,8 +26,10 @@ from exporter.errors import ConfigError
 from exporter.exposition.block import Block
 from exporter.exposition.model import Family
 from exporter.exposition.page import Page
+from exporter.process_metrics import Lag, ProcessMetrics
 from exporter.settings import WebSettings
 from exporter.web import WebServer, connection, limits
+from exporter.web.metrics import PATHS
 
 FILLER = Family("filler", "gauge", "Makes the page as long as a real one.", ("number",))
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -537,6 +540,34 @@ def test_all_interfaces_means_both_families() -> None:
         assert face.url.startswith("http://localhost:")
     finally:
         listening.close()
+
+
+def test_localhost_is_127_0_0_1_and_never_quietly_another_address() -> None:
+    listening = server("localhost", 0).bind()
+    try:
+        host, port = listening.getsockname()[:2]
+        assert host == "127.0.0.1"
+        with pytest.raises(ConfigError, match="taken by process"):
+            server("localhost", port).bind()
+        with pytest.raises(ConfigError, match="taken by process"):
+            server("", port).bind()
+    finally:
+        listening.close()
+
+
+async def test_our_families_pass_promtools_check() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed")
+    site = Site(series=0)
+    await site.server.stop()
+    for path in sorted(PATHS):
+        site.server._metrics.count(path, 200, 0.001)
+    site.server.publish(site.own)
+    ProcessMetrics(site.own, lag=Lag(0.0)).publish(now=0.0)
+    page = site.own.render(openmetrics=False)
+    done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 def test_an_empty_token_is_a_configuration_error() -> None:
