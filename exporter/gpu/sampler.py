@@ -29,6 +29,7 @@ JOIN_SECONDS = 2.0
 """Longest wait for a thread at the end; NVML calls on a dying GPU may never return."""
 STUCK_SECONDS = 10.0
 """Age of the last reading, at least twenty intervals, from which the driver counts as not answering."""
+_NO_DRIVER = ("library_not_found", "driver_not_loaded", "no_devices")
 _ROOT_PID_NAMESPACE = "pid:[4026531836]"
 
 
@@ -58,7 +59,7 @@ class GpuSampler:
             block, peak_window=settings.peak_window, engine_pids=engine_pids, tokens_total=tokens_total
         )
         self._latest: Snapshot | None = None
-        self._shown: tuple[Snapshot, float] | None = None
+        self._shown: tuple[Snapshot | None, float] | None = None
         self._stuck = False
         self._reason = ""
 
@@ -81,17 +82,18 @@ class GpuSampler:
 
         `now`: seconds, any clock that does not jump; it only tells how long the thread has been silent.
         """
-        snapshot = self._latest
-        if snapshot is None:
+        if self._port is None:
             return
+        snapshot = self._latest
         if self._shown is None or self._shown[0] is not snapshot:
             self._shown = (snapshot, now)
             self._stuck = False
         elif now - self._shown[1] > max(STUCK_SECONDS, 20 * self._settings.interval):
             self._stuck = True
-            snapshot = Snapshot(snapshot.time, "not_answering", "a call to the driver does not return")
-        self._publisher.show(snapshot)
-        self._log(snapshot)
+            snapshot = Snapshot(0.0, "not_answering", "a call to the driver does not return")
+        if snapshot is not None:
+            self._publisher.show(snapshot)
+            self._log(snapshot)
 
     def memory_of(self, pids: frozenset[int]) -> int | None:
         """GPU bytes that these processes hold on all GPUs, at most a second or two old.
@@ -114,9 +116,8 @@ class GpuSampler:
                         return None
                     matched = True
                     total += one.memory_bytes
-        if not known or (not matched and not _sees_host_pids()):
-            return None
-        return total
+        same_pids = matched or snapshot.readings[0].simulated or _sees_host_pids()
+        return total if known and same_pids else None
 
     def readings(self) -> tuple[GpuReading, ...]:
         """The latest readings; empty while no GPU can be read."""
@@ -128,16 +129,19 @@ class GpuSampler:
 
     def _accept(self, snapshot: Snapshot) -> None:
         self._latest = snapshot
+        self._stuck = False
         self._publisher.accept(snapshot)
         self._log(snapshot)
 
     def _log(self, snapshot: Snapshot) -> None:
         if snapshot.reason == self._reason:
             return
-        self._reason = snapshot.reason
+        first, self._reason = not self._reason, snapshot.reason
         if snapshot.reason == "ok":
             names = sorted({reading.name for reading in snapshot.readings})
             log.info("gpu_available", gpus=len(snapshot.readings), names=names)
+        elif first and snapshot.reason in _NO_DRIVER:
+            log.info("gpu_absent", reason=snapshot.reason)
         else:
             log.warning("gpu_unavailable", reason=snapshot.reason, error=snapshot.message)
 

@@ -254,6 +254,22 @@ def test_every_family_is_declared_once_and_explained() -> None:
     assert set(families.DCGM.values()) <= set(names)
 
 
+def test_a_prometheus_client_reads_the_page_in_both_formats(install: Install) -> None:
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+    from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+    install("mig")
+    shown = Shown()
+    shown.tick(0.0, *Sampling(NvmlPort()).step(0.0).readings)
+    shown.publisher.count(XidEvent(GpuIdentity(0, "GPU-a", "H100"), 79))
+    shown.show()
+    text = {one.name for one in parse_text(shown.block.render(openmetrics=False).decode())}
+    openmetrics = {
+        one.name for one in parse_openmetrics(shown.block.render(openmetrics=True).decode() + "# EOF\n")
+    }
+    assert {name.removesuffix("_info") for name in text} == openmetrics
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 @pytest.mark.parametrize("name", ["h100", "laptop", "wsl", "mig"])
 def test_promtool_has_no_remark(install: Install, name: str) -> None:

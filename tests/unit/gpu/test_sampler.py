@@ -156,6 +156,23 @@ async def test_a_call_that_never_returns_shows_as_not_answering(install: Install
         await until(lambda: "\nvllm_exporter_gpu_up 1\n" in page(sampler, block, now=200.0))
 
 
+async def test_a_driver_that_never_finishes_its_start_shows_as_not_answering(install: Install) -> None:
+    install("h100")
+    release = threading.Event()
+
+    class Hanging(NvmlPort):
+        def open(self, now: float):  # type: ignore[no-untyped-def]
+            release.wait(30)
+            return super().open(now)
+
+    block = Block()
+    async with running(GpuSampler(FAST, block, port=Hanging())) as sampler:
+        assert page(sampler, block, now=0.0) == ""
+        assert 'reason="not_answering"' in page(sampler, block, now=module.STUCK_SECONDS + 1)
+        release.set()
+        await until(lambda: "\nvllm_exporter_gpu_up 1\n" in page(sampler, block, now=100.0))
+
+
 @pytest.mark.parametrize(("pids", "expected"), [({4711, 999}, 71_000_000_000), ({999}, 1_000_000_000)])
 async def test_memory_is_summed_over_processes(install: Install, pids: set[int], expected: int) -> None:
     install("h100")
