@@ -164,7 +164,7 @@ THROTTLE_MAX = Family(
     THROTTLE.labels,
 )
 XID_ERRORS = _counter("xid_errors", "Critical errors that the driver reported (XID), by code.", "xid")
-LAST_XID = _gauge("last_xid", "Code of the latest XID error.")
+LAST_XID = _gauge("last_xid", "Code of the latest XID error; absent before the first one.")
 PROCESS_MEMORY = _gauge(
     "process_memory_used_bytes", "GPU memory of one process of the engine, MIG instances included.", "pid"
 )
