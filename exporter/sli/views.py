@@ -12,7 +12,7 @@ from exporter.exposition.block import HistogramSlot
 from exporter.sli.buckets import BucketMap
 from exporter.sli.routes import HistogramRoute
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """Interpolated counts are shown rounded down, but what is this close below an integer is that integer."""
 
 
@@ -24,7 +24,7 @@ class HistogramView:
     """
 
     def __init__(self, slot: HistogramSlot) -> None:
-        self._slot = slot
+        self.slot = slot
         self._shown: list[int] = [0] * len(slot.bounds)
         self._count = 0
         self._seen: list[float] = []
@@ -55,12 +55,12 @@ class HistogramView:
             mapped += values[route.stop : route.stop + 2]
             vector = list(map(add, vector, mapped))
         self.vector = vector
-        shown = [int(count + _ROUNDING) for count in vector[:-2]]
+        shown = [int(count + ROUNDING) for count in vector[:-2]]
         if not self._plain:
             shown = list(accumulate(map(max, self._shown, shown), max))
         self._shown = shown
-        self._count = max(self._count, int(vector[-2] + _ROUNDING), shown[-1])
-        self._slot.load(shown, self._count, vector[-1])
+        self._count = max(self._count, int(vector[-2] + ROUNDING), shown[-1])
+        self.slot.load(shown, self._count, vector[-1])
         return True
 
 
@@ -68,7 +68,7 @@ class ObservedHistogram:
     """A histogram of our own observations, which goes on after a restart of the daemon, also with other bounds."""
 
     def __init__(self, slot: HistogramSlot) -> None:
-        self._slot = slot
+        self.slot = slot
         self._counts = [0] * len(slot.bounds)
         self._count = 0
         self._sum = 0.0
@@ -77,7 +77,7 @@ class ObservedHistogram:
     def observe(self, value: float) -> None:
         """Count one observation."""
         counts = self._counts
-        for index in range(bisect_left(self._slot.bounds, value), len(counts)):
+        for index in range(bisect_left(self.slot.bounds, value), len(counts)):
             counts[index] += 1
         self._count += 1
         self._sum += value
@@ -86,7 +86,7 @@ class ObservedHistogram:
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, JSON-able."""
         return {
-            "bounds": list(self._slot.bounds),
+            "bounds": list(self.slot.bounds),
             "counts": list(self._counts),
             "count": self._count,
             "sum": self._sum,
@@ -94,11 +94,11 @@ class ObservedHistogram:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        mapping = BucketMap([float(bound) for bound in state["bounds"]], self._slot.bounds)
+        mapping = BucketMap([float(bound) for bound in state["bounds"]], self.slot.bounds)
         counts = mapping.map([float(count) for count in state["counts"]])
-        self._counts = [int(count + _ROUNDING) for count in counts]
+        self._counts = [int(count + ROUNDING) for count in counts]
         self._count, self._sum = int(state["count"]), float(state["sum"])
         self._load()
 
     def _load(self) -> None:
-        self._slot.load(list(self._counts), self._count, self._sum)
+        self.slot.load(list(self._counts), self._count, self._sum)
