@@ -27,6 +27,8 @@ _ENTRY_MODULES = (
     "vllm.entrypoints.cli.main",
     "vllm.entrypoints.api_server",
 )
+_COMMON = frozenset({"auto", "default", "disabled", "empty", "enabled", "false", "none", "null", "true"})
+"""Values of `…_KEY` and `…_TOKEN` that are no secret: masking them would garble every line."""
 _MANY_VALUES = frozenset({"--api-key", "--served-model-name"})
 
 
@@ -82,7 +84,11 @@ def read_command(
         raise ConfigError([f"engine.command: {bad!r} contains a NUL byte"])
     flags = _innermost(argv, environ)
     if path := flags.last("--config"):
-        _merge_config(flags, path, read_file)
+        try:
+            _merge_config(flags, path, read_file)
+        except ConfigError:
+            if not url:  # with one, the file may be where only the engine sees it, as in a container
+                raise
     keys = [key for key in flags.values.get("--api-key", ()) if key]
     if not keys and (key := flags.variables.get("VLLM_API_KEY", environ.get("VLLM_API_KEY"))):
         keys = [key]
@@ -303,4 +309,4 @@ def _secrets(flags: _Flags, environ: Mapping[str, str], keys: Sequence[str]) -> 
             if is_secret_name(name):
                 yield value
 
-    return tuple(dict.fromkeys(value for value in candidates() if len(value) >= 4))
+    return tuple(dict.fromkeys(v for v in candidates() if len(v) >= 4 and v.lower() not in _COMMON))

@@ -14,7 +14,7 @@ _SECRET_WORDS = frozenset(
 _NOT_SECRET = frozenset(
     {"cache", "id", "ids", "file", "path", "limit", "count", "budget", "type", "size", "len"}
 )
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\d+")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 _EDGE = r"(?:^|[^A-Za-z0-9])"
 _NAME = (

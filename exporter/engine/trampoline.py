@@ -14,7 +14,6 @@ Exit codes of `exec` are the shell's: 127 no such command, 126 not executable, a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -26,6 +25,8 @@ GUARD_POLL = 0.1
 
 
 def _set_parent_death_signal(signum: int) -> None:
+    import ctypes  # not needed by a guard, which stays
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0) != 0:
         print(f"vllm-exporter: prctl: {os.strerror(ctypes.get_errno())}", file=sys.stderr)

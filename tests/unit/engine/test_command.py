@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from exporter.engine.command import EngineCommand, mask, read_command
+from exporter.engine.secrets import is_secret_name
 from exporter.errors import ConfigError
 
 
@@ -218,3 +219,30 @@ def test_what_looks_like_a_secret_is_masked_in_text(text: str, shown: str) -> No
 def test_a_nul_byte_is_refused() -> None:
     with pytest.raises(ConfigError, match="NUL"):
         read("vllm", "serve", "a\0b")
+
+
+def test_a_config_file_that_only_the_engine_can_see_does_no_harm_when_the_url_is_given() -> None:
+    command = read(
+        "docker", "run", "vllm", "serve", "--config", "/in/there.yaml", url="http://127.0.0.1:8001"
+    )
+    assert command.base_url == "http://127.0.0.1:8001"
+
+
+def test_common_words_are_no_secrets() -> None:
+    assert (
+        read("vllm", "serve", "M", env={"USE_TOKEN": "true", "MY_KEY": "None", "A_KEY": "abc"}).secrets == ()
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["--hf-token", "HF_TOKEN", "HFToken", "api_key", "dbPassword", "AWS_SECRET_ACCESS_KEY"]
+)
+def test_names_of_secrets_are_known(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["--tokenizer", "--max-tokens", "--ssl-keyfile", "MONKEY", "KEYBOARD", "TOKEN_COUNT"]
+)
+def test_names_of_other_things_are_not(name: str) -> None:
+    assert not is_secret_name(name)
