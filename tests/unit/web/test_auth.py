@@ -20,7 +20,17 @@ def test_the_right_token_is_accepted_whatever_the_case_of_the_scheme(header: str
 
 @pytest.mark.parametrize(
     "header",
-    [None, "", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3crets", "Basic s3cret", "s3cret", "Bearer \udcff"],
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer s3cre",
+        "Bearer s3crets",
+        "Basic s3cret",
+        "s3cret",
+        "Bearer \udcff",
+    ],
 )
 def test_anything_else_is_refused(header: str | None) -> None:
     assert not BearerToken(SecretStr("s3cret")).accepts(header)

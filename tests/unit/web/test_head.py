@@ -4,7 +4,9 @@ import pytest
 
 from exporter.web.head import read_head
 
-PLAIN = b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: gzip\r\n\r\n"
+PLAIN = (
+    b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: text/plain;version=0.0.4\r\nAccept-Encoding: gzip\r\n\r\n"
+)
 
 
 def test_a_plain_scrape_is_read() -> None:
@@ -27,7 +29,9 @@ def test_repeated_accept_fields_are_one_list() -> None:
     assert head.accept == "text/plain;version=0.0.4, application/openmetrics-text"
 
 
-@pytest.mark.parametrize(("connection", "close"), [(b"close", True), (b"Keep-Alive", False), (b"CLOSE", True)])
+@pytest.mark.parametrize(
+    ("connection", "close"), [(b"close", True), (b"Keep-Alive", False), (b"CLOSE", True)]
+)
 def test_connection_says_whether_the_client_stays(connection: bytes, close: bool) -> None:
     head = read_head(PLAIN.replace(b"\r\n\r\n", b"\r\nConnection: " + connection + b"\r\n\r\n"))
     assert head is not None

@@ -14,7 +14,9 @@ FAILURE = Failure("unknown_flag", "vllm: unrecognized arguments: --frob", "remov
 
 
 def status(state: EngineState, **changes: object) -> EngineStatus:
-    return EngineStatus(mode="supervised", base_url="http://127.0.0.1:8000", state=state, since=100.0, **changes)  # type: ignore[arg-type]
+    return EngineStatus(
+        mode="supervised", base_url="http://127.0.0.1:8000", state=state, since=100.0, **changes
+    )  # type: ignore[arg-type]
 
 
 def test_only_a_ready_engine_is_ready() -> None:
