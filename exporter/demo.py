@@ -16,6 +16,7 @@ def demo_settings(flags: Mapping[str, Any], *, requests_per_second: float) -> di
     return {
         "engine.command": (*command, "--traffic", str(requests_per_second)),
         "gpu.source": "simulated",
+        "engine.drain_timeout": 2.0,  # the demo's own traffic never pauses for a drain
         "data_dir": default_data_dir() / "demo",
         **flags,
     }
