@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 
 _TRACE = 1e-6
 """Less than this of an observation is what rounding left, not an observation."""
@@ -37,16 +38,22 @@ class BucketMap:
                 width = source[above] - start
                 weight = (bound - start) / width if width > 0 and bound > start else 0.0
                 plan.append((low, above, weight))
-        self._plan = plan
-        self._indexes = [low for low, _, _ in plan]
-        self.exact = all(weight == 0.0 for _, _, weight in plan)
+        indexes = [low for low, _, _ in plan]
+        # A getter of one index would give no tuple, hence the index twice.
+        self._pick = itemgetter(*indexes, indexes[0])
+        self._between = [
+            (place, low, high, weight) for place, (low, high, weight) in enumerate(plan) if weight > 0.0
+        ]
+        self.exact = not self._between
 
     def map(self, counts: Sequence[float]) -> list[float]:
         """Our cumulative counts, given one cumulative count per bound of the source."""
         padded = [*counts, 0.0]
-        if self.exact:
-            return [padded[index] for index in self._indexes]
-        return [padded[i] + (padded[j] - padded[i]) * weight for i, j, weight in self._plan]
+        mapped = [*self._pick(padded)]
+        mapped.pop()
+        for place, low, high, weight in self._between:
+            mapped[place] += (padded[high] - padded[low]) * weight
+        return mapped
 
 
 def quantile(q: float, bounds: Sequence[float], cumulative: Sequence[float], count: float) -> float | None:

@@ -30,14 +30,17 @@ class HistogramView:
         self._seen: list[float] = []
         self._base: list[float] = []
         self._routes: list[HistogramRoute] = []
-        self._plain = True
+        self._from_zero = self._whole = True
+        self._lifted = False  # whether counts have been shown higher than they are, to keep their order
         self._rebased = False
         self.vector: list[float] = []
 
     def bind(self, base: list[float], routes: list[HistogramRoute]) -> None:
         """Another layout: show `base` plus what these routes bring from now on."""
         self._base, self._routes = base, routes
-        self._plain = all(route.buckets.exact and not route.ragged for route in routes) and not any(base)
+        self._from_zero = not any(base)
+        self._whole = self._from_zero and all(route.buckets.exact for route in routes)
+        self._lifted = self._lifted or any(route.ragged for route in routes)
         self._rebased = True
 
     def refresh(self, values: Sequence[float]) -> bool:
@@ -45,7 +48,6 @@ class HistogramView:
         seen = [values[place] for route in self._routes for place in (route.stop, route.stop + 1)]
         if seen == self._seen and not self._rebased:
             return False
-        self._seen, self._rebased = seen, False
         vector = self._base
         for route in self._routes:
             counts = values[route.start : route.stop]
@@ -53,11 +55,14 @@ class HistogramView:
                 counts = list(accumulate(counts, max))
             mapped = route.buckets.map(counts)
             mapped += values[route.stop : route.stop + 2]
-            vector = list(map(add, vector, mapped))
+            first = vector is self._base and self._from_zero
+            vector = mapped if first else list(map(add, vector, mapped))
         self.vector = vector
-        shown = [int(count + ROUNDING) for count in vector[:-2]]
-        if not self._plain:
+        counts = vector[:-2]
+        shown = list(map(int, counts)) if self._whole else [int(count + ROUNDING) for count in counts]
+        if self._lifted or self._rebased:
             shown = list(accumulate(map(max, self._shown, shown), max))
+        self._seen, self._rebased = seen, False
         self._shown = shown
         self._count = max(self._count, int(vector[-2] + ROUNDING), shown[-1])
         self.slot.load(shown, self._count, vector[-1])
