@@ -165,6 +165,7 @@ _MARKS: tuple[tuple[str, str], ...] = (
     ("Starting vLLM server", "starting_server"),
     ("Application startup complete", "starting_server"),
 )
+_WEIGHTS_STAGE = STAGES.index("loading_weights")
 _WEIGHTS_DONE = ("Loading weights took", "Model loading took", "model weights took")
 _MARK_BYTES = tuple(mark.encode() for mark in (*(mark for mark, _ in _MARKS), *_WEIGHTS_DONE))
 
@@ -200,6 +201,10 @@ class LoadProgress:
             if mark in line.text:
                 self._reached = max(self._reached, STAGES.index(stage))
                 break
+        if self._reached > _WEIGHTS_STAGE >= before[0]:
+            self._raise_ratio(
+                1.0
+            )  # weights made up on the spot, as with --load-format dummy, are not reported
         if line.kind == "progress":
             self._take_bar(line.text)
         elif any(mark in line.text for mark in _WEIGHTS_DONE):

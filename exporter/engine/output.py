@@ -57,6 +57,7 @@ class EngineOutput:
         self._on_progress = on_progress
         self._clock = clock
         self._serving = False
+        self._stopping = False
         self._budget = LineBudget(rate)
         self._error_budget = LineBudget(rate)
         self._report = DropReport()
@@ -96,6 +97,10 @@ class EngineOutput:
         """The engine serves: what it prints from now on is no news of loading, and no evidence of a wrong start."""
         self._serving = True
         self.scan.ready()
+
+    def stopping(self) -> None:
+        """The engine was asked to stop: what it complains about while it dies is of interest to nobody but `debug`."""
+        self._stopping = True
 
     def drain(self) -> None:
         """Take in all that is left, once the engine has ended."""
@@ -192,4 +197,6 @@ class EngineOutput:
         extra = {k: v for k, v in (("process", line.process), ("source", line.source)) if v is not None}
         if line.kind == "access":
             level = line.level or level
+        if self._stopping:
+            level = "debug"
         getattr(log, level)("engine_log", line=text, **extra)

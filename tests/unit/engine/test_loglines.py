@@ -154,6 +154,14 @@ def test_a_gpu_start_is_understood() -> None:
     ]
 
 
+def test_weights_that_nobody_reported_are_there_once_the_next_stage_begins() -> None:
+    _, moves = fed(
+        b"INFO 11-20 12:00:01 [gpu_model_runner.py:1] Starting to load model M...\n"
+        b"INFO 11-20 12:00:03 [cpu_model_runner.py:1] Warming up model for the compilation...\n"
+    )
+    assert moves == [("loading_weights", None), ("compiling", 1.0)]
+
+
 def test_nothing_read_means_starting_and_no_ratio() -> None:
     progress = LoadProgress()
     assert (progress.stage, progress.ratio, progress.loading) == ("starting", None, False)

@@ -208,6 +208,18 @@ async def test_lines_are_passed_on_with_their_level_and_without_secrets(
     output.close()
 
 
+async def test_the_complaints_of_an_engine_that_is_being_stopped_are_counted_and_not_raised(
+    tmp_path: Path, events: list[structlog.typing.EventDict]
+) -> None:
+    (tmp_path / "log").write_bytes(ERROR)
+    output = EngineOutput(tmp_path / "log")
+    output.stopping()
+    output.drain()
+    output.close()
+    assert [e["log_level"] for e in events] == ["debug"]
+    assert output.lines["error"] == 1
+
+
 async def test_errors_have_a_budget_of_their_own(
     tmp_path: Path, events: list[structlog.typing.EventDict]
 ) -> None:
