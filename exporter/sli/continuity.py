@@ -16,8 +16,9 @@ from typing import Any
 from exporter.exposition.layout import Layout, Row
 from exporter.sli import vocabulary as v
 from exporter.sli.buckets import BucketMap
+from exporter.sli.compiler import Compiler, restarted_scopes
 from exporter.sli.memory import Memory
-from exporter.sli.routes import Compiler, Routes, Total, restarted_scopes
+from exporter.sli.routes import Routes, Total
 
 SERIES_LIMIT = 100_000
 """Most raw series remembered for one engine, vanished ones included: the default limit of samples of one page."""

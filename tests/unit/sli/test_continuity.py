@@ -308,3 +308,21 @@ def test_a_half_broken_state_leaves_nothing_behind(watch, new_page):
     watched.indicators.restore(state)
     assert output(watched) is None
     assert output(watched.see(tokens(new_page, 7))) == 7
+
+
+def test_only_changed_columns_are_read(watch, capture):
+    """The cost of a row must follow what changed, not the size of the page."""
+    watched = watch().see(capture)
+    row = watched.reader.read(capture.replace("} 4096.0", "} 4100.0").encode())
+    read = set()
+
+    class Counting(list):
+        def __getitem__(self, index):
+            read.add(index)
+            return super().__getitem__(index)
+
+    routes = watched.indicators._continuity.routes
+    gauges = {column for columns in routes.gauges.values() for column in columns}
+    watched.indicators.apply(row._replace(values=Counting(row.values)), now=2000.0, epoch="first")
+    assert read - gauges - set(routes.signs) <= set(row.changed)
+    assert watched.get("tokens_total", "tiny-qwen", direction="output") == 4100

@@ -224,3 +224,12 @@ def test_the_real_page_of_0_32_is_read_whole(watch, capture):
     assert watched.get("request_duration_seconds_sum", model) == pytest.approx(9.182532548904419)
     assert len(watched.sources()) == 16
     assert watched.indicators.progress().counter == 8500 + 4096 + 263
+
+
+def test_openmetrics_says_the_same_as_text(watch, capture):
+    plain = watch().see(capture)
+    openmetrics = plain.reader.passthrough().render(openmetrics=True) + b"# EOF\n"
+    other = watch()
+    row = other.reader.read(openmetrics, openmetrics=True)
+    other.indicators.apply(row, now=plain.now, epoch="first")
+    assert other.shown == plain.shown
