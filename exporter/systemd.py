@@ -76,18 +76,11 @@ class Notifier:
         return self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def beat(self, now: float) -> bool:
-        """Keep the watchdog quiet. Call it often, from the event loop; it sends only when due. `now`: monotonic."""
+        """Keep the watchdog quiet; sends only when due. `now`: monotonic. Only the event loop's heartbeat may call it."""
         if self.watchdog_seconds is None or now < self._next_beat:
             return False
         self._next_beat = now + self.watchdog_seconds / BEATS_PER_WATCHDOG
         return self._send("WATCHDOG=1")
-
-    async def run(self) -> None:
-        """Beat from the event loop until cancelled, for who has no heartbeat of their own."""
-        from exporter.process_metrics import HEARTBEAT_SECONDS, Heartbeat
-
-        watchdog = self.watchdog_seconds or float("inf")
-        await Heartbeat(self.beat, interval=min(HEARTBEAT_SECONDS, watchdog / BEATS_PER_WATCHDOG)).run()
 
     def _send(self, *lines: str) -> bool:
         if self._address is None:

@@ -144,7 +144,7 @@ async def test_a_stalled_loop_misses_its_beats_and_its_lag_is_measured() -> None
 
 async def test_the_watchdog_hangs_on_the_event_loop(manager: ServiceManager) -> None:
     notifier = Notifier(manager.address, watchdog_seconds=0.03)
-    task = asyncio.create_task(notifier.run())
+    task = asyncio.create_task(Heartbeat(notifier.beat, interval=0.005).run())
     messages: list[str] = []
     async with asyncio.timeout(10):
         while len(messages) < 3:
