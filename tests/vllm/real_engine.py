@@ -236,7 +236,8 @@ class Daemon:
 
     def client(self, **options: Any) -> openai.OpenAI:
         url = f"http://127.0.0.1:{self.engine_port}/v1"
-        return openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60, **options)
+        key = self.environment.get("VLLM_API_KEY", "none")
+        return openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120, **options)
 
     def engine_processes(self) -> dict[int, str]:
         """Living processes, by pid, of every session that the daemon's children have led; orphans keep the session."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import openai
 import pytest
-from real_engine import MODEL_LEN, MODEL_NAME, START_LIMIT, Daemon, Page, is_open, streams
+from real_engine import MODEL_LEN, MODEL_NAME, START_LIMIT, Daemon, Page, Stream, is_open, streams
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -49,9 +49,14 @@ class Served:
         ) == (self.requests, self.input_tokens, self.output_tokens)
 
 
+API_KEY = "sk-only-for-this-test"
+SLOTS = QUEUE = 16
+
+
 @pytest.fixture(scope="module")
 def served(make_daemon: Callable[..., Daemon]) -> Served:
-    return Served(make_daemon()).start()
+    flags = ("--max-num-seqs", str(SLOTS), "--max-num-queued-reqs", str(QUEUE))
+    return Served(make_daemon(*flags, environment={"VLLM_API_KEY": API_KEY})).start()
 
 
 def test_loading_is_visible_before_the_engine_opens_its_port(served: Served) -> None:
@@ -137,7 +142,9 @@ def test_the_page_has_all_families_once_and_parses(served: Served) -> None:
 def test_another_daemon_attaches_to_the_engine_and_says_the_same(
     served: Served, make_daemon: Callable[..., Daemon]
 ) -> None:
-    other = make_daemon(attach_to=served.daemon.engine_port).start()
+    other = make_daemon(
+        attach_to=served.daemon.engine_port, environment={"VLLM_EXPORTER_ENGINE__API_KEY": API_KEY}
+    ).start()
     page = other.wait(served.agreed)
     assert page.state == "ready"
     assert page.get("vllm_exporter_engine_info", mode="attached") == 1
@@ -158,6 +165,47 @@ def test_running_requests_show_and_many_clients_are_counted(served: Served) -> N
     served.input_tokens += 16 * len("once upon a time")
     page = served.daemon.wait(served.agreed)
     assert page.total("vllm_slo_requests_running") == 0
+
+
+def test_refused_requests_are_failures_whether_they_streamed_or_not(served: Served) -> None:
+    before = served.daemon.page()
+    busy = streams(served.daemon, SLOTS, tokens=1000)
+    more = [Stream(served.daemon, 1000) for _ in range(3 * QUEUE)]
+    refused_plain = 0
+    with served.daemon.client() as client:
+        for _ in range(3):
+            try:
+                answer = client.completions.create(model=MODEL_NAME, prompt="x", max_tokens=1)
+            except openai.InternalServerError as error:
+                assert error.status_code == 503
+                refused_plain += 1
+            else:
+                served.count(answer.usage)
+    for stream in (*busy, *more):
+        stream.join(120)
+        if stream.error is None:
+            assert stream.output_tokens == 1000
+            served.requests += 1
+            served.output_tokens += 1000
+            served.input_tokens += len("once upon a time")
+    refused = refused_plain + sum(stream.error is not None for stream in more)
+    assert refused > 0
+    page = served.daemon.wait(
+        lambda page: (
+            served.agreed(page) and page.total("vllm_slo_requests_total", outcome="rejected") == refused
+        )
+    )
+    assert page.total("vllm_slo_requests_total", outcome="engine_error") == 0, "each failure counts once"
+    assert page.total("vllm_slo_error_ratio_sum") > before.total("vllm_slo_error_ratio_sum")
+
+
+def test_the_api_key_is_shown_nowhere(served: Served) -> None:
+    daemon = served.daemon
+    assert API_KEY not in daemon.log.read_text(errors="replace")
+    assert API_KEY not in daemon.page().text
+    assert not any(API_KEY in command for command in daemon.engine_processes().values())
+    for file in daemon.data_dir.rglob("*"):
+        assert not file.is_file() or API_KEY.encode() not in file.read_bytes(), file
 
 
 def test_a_stop_lets_running_streams_finish_and_leaves_nothing(served: Served) -> None:
