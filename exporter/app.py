@@ -160,7 +160,10 @@ async def _live(
         schedule.every(settings.engine.health_interval, engine.probe, name="probe")
         schedule.every(SAVE_SECONDS, save, name="save")
 
-        engine.subscribe(lambda status: notifier.status(f"engine {status.state}"))
+        def tell_systemd(status: EngineStatus) -> None:
+            notifier.status(f"engine {status.state}")
+
+        engine.subscribe(tell_systemd)
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

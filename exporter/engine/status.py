@@ -70,5 +70,8 @@ class Engine(Protocol):
     async def run(self) -> None:
         """Live until stopped; the only writer of the state."""
 
+    def pids(self) -> frozenset[int]:
+        """The engine's processes as last seen; empty when they are somebody else's."""
+
     def stop(self) -> None:
         """Ask for the end: the first call drains, a second one skips what is left of the drain."""

@@ -218,11 +218,13 @@ def _read_credentials(folder: str | None) -> dict[str, Any]:
     for name in option_names():
         path = Path(folder, name)
         try:
-            found[name] = path.read_text(encoding="utf-8").strip()
+            text = path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError([f"cannot read the credential {name} in {folder}: {error}"]) from error
+        if text:  # systemd may hand over an empty one where the source is missing
+            found[name] = text
     return _nest(found)
 
 

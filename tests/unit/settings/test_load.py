@@ -130,6 +130,11 @@ def test_a_secret_comes_from_its_file_and_is_never_shown(tmp_path: Path):
     assert "cannot read" in problems_of({"engine.api_key_file": str(tmp_path / "no")}, environ={})[0]
 
 
+def test_an_empty_systemd_credential_sets_nothing(tmp_path: Path):
+    write(tmp_path, "web.bearer_token", "\n")
+    assert load_settings(environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}).web.bearer_token is None
+
+
 def test_a_wrong_secret_is_not_printed_in_the_error():
     problems = problems_of(
         {"web.bearer_token": "t0ken", "web.listen": "nowhere"},
