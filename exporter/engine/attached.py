@@ -40,7 +40,7 @@ class AttachedEngine:
         block: Block,
     ) -> None:
         self._settings = settings
-        self._metrics = EngineMetrics(block)
+        self._metrics = EngineMetrics(block, supervised=False)
         status = EngineStatus(
             "attached", base_url, EngineState.starting, since=time.time(), epoch=f"attached:{base_url}"
         )

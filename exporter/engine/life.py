@@ -21,6 +21,7 @@ from exporter.engine.processes import (
     StopReport,
     boot_id,
     port_holder,
+    port_is_free,
     stop_tree,
     wait_exit,
 )
@@ -95,6 +96,7 @@ class Life:
         self.ready_at = now
         self._output.ready()
         self.look_around(full=True)
+        self.tree.note_shared_memory()
         self.vigil = Vigil(
             self.number, self._settings, self._client, self._inbox, self._spawn, self._metrics, now=now
         )
@@ -188,7 +190,9 @@ class Life:
     def leave(self) -> None:
         """Stop watching a process that is to go on without us."""
         if self.process.popen is not None:
-            self.process.popen.returncode = 0  # or its destructor warns of a child left behind, which is the purpose
+            self.process.popen.returncode = (
+                0  # or its destructor warns of a child left behind, which is the purpose
+            )
         self.close()
 
     async def _watch_exit(self) -> None:
@@ -216,3 +220,20 @@ class Life:
     def _progressed(self, progress: LoadProgress) -> None:
         if progress.loading:
             self._inbox.post(Loading(self.number, progress.stage, progress.ratio))
+
+
+def port_taken(host: str, port: int) -> Failure | None:
+    """Whether somebody has the port that an engine is to listen on: it would load for minutes and then find out.
+
+    Blocks for some milliseconds.
+    """
+    if port_is_free(host, port):
+        return None
+    holder = port_holder(host, port)
+    who = f"process {holder.pid}" if holder is not None else "a process that cannot be seen from here"
+    return Failure(
+        "port_in_use",
+        f"port {port} is taken by {who}",
+        "stop that process, or give the engine another --port",
+        retryable=False,
+    )

@@ -121,6 +121,18 @@ FAMILIES: tuple[Family, ...] = (
     LAST_FAILURE, STALLS, CANARIES, PROBES, PROBE_DURATION, INCIDENTS, LOG_LINES, LOG_DROPPED,
 )  # fmt: skip
 
+COMMON_REASONS = (
+    "crashed",
+    "engine_died",
+    "exited",
+    "hang",
+    "health",
+    "killed",
+    "rpc_timeout",
+    "start_timeout",
+    "worker_died",
+)
+"""Reasons that show a 0 before they happen; the diagnosis knows more."""
 SIGNALS = ("no_progress", "health")
 """What can tell that a ready engine is unresponsive."""
 
@@ -128,7 +140,7 @@ SIGNALS = ("no_progress", "health")
 class EngineMetrics:
     """The slots, and the one place that writes a status into them."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, *, supervised: bool) -> None:
         self._block = block
         self._up = block.gauge(UP)
         self._states = {state: block.gauge(STATE, state.value) for state in EngineState}
@@ -146,6 +158,10 @@ class EngineMetrics:
         self._levels: dict[str, Slot] = {}
         for counter in (*self._stalls.values(), *self._canaries.values(), *self._probes.values()):
             counter.set(0)
+        if supervised:  # a counter that appears with its first increment shows no increase
+            for reason in COMMON_REASONS:
+                block.counter(RESTARTS, reason).set(0)
+                block.counter(CRASHES, reason).set(0)
 
     def show(self, status: EngineStatus) -> None:
         """Write a status; a series that says nothing now is absent."""

@@ -28,9 +28,8 @@ from exporter.engine.events import (
     StopAsked,
 )
 from exporter.engine.hang import Progress
-from exporter.engine.life import Life
+from exporter.engine.life import Life, port_taken
 from exporter.engine.metrics import EngineMetrics
-from exporter.engine.ports import port_holder, port_is_free
 from exporter.engine.probes import EngineClient
 from exporter.engine.restart import RestartHistory, RestartPlan, RestartPolicy, plan_restart
 from exporter.engine.states import ALIVE, EngineState, Event
@@ -66,7 +65,7 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._command = command
-        self._metrics = EngineMetrics(block)
+        self._metrics = EngineMetrics(block, supervised=True)
         status = EngineStatus("supervised", command.base_url, since=time.time())
         self._board = StatusBoard(status, self._metrics)
         self._client = EngineClient(command.base_url, command.api_key, http, tls_verify=settings.tls_verify)
@@ -161,14 +160,16 @@ class Supervisor:
             self._board.move(Event.START, {"mode": "adopted"}, pid=record.pid, generation=record.generation)
             self._begin(process, record.ready_since)
             return
-        if found is not adoption.Found.GONE:
+        if found is adoption.Found.GONE:
+            log.info("engine_of_earlier_run_is_gone", pid=record.pid)
+        else:
             log.warning("engine_of_earlier_run_stopped", pid=record.pid, found=found.value)
             await stop_tree(adoption.remains(record), kill_timeout=self._settings.kill_timeout)
         adoption.forget(self._parts.data_dir)
 
     async def _start(self) -> Failure | None:
         """Start a new process; or say why that makes no sense."""
-        if (taken := await asyncio.to_thread(self._port_taken)) is not None:
+        if (taken := await asyncio.to_thread(port_taken, *self._client.address)) is not None:
             return taken
         self._board.move(
             Event.START, {"mode": "supervised"}, command=self._command.line, url=self._command.base_url
@@ -282,20 +283,6 @@ class Supervisor:
         changes = {"asked_to_stop": True, "pid": None, "load_stage": None, "load_ratio": None}
         if not self._board.move(Event.GONE, changes, **told):
             self._board.update(**changes)
-
-    def _port_taken(self) -> Failure | None:
-        """Whether somebody else has the engine's port: it would load for minutes and then find out."""
-        host, port = self._client.address
-        if port_is_free(host, port):
-            return None
-        holder = port_holder(host, port)
-        who = f"process {holder.pid}" if holder is not None else "a process that cannot be seen from here"
-        return Failure(
-            "port_in_use",
-            f"port {port} is taken by {who}",
-            "stop that process, or give the engine another --port",
-            retryable=False,
-        )
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return self._tasks.create_task(work, name=name)

@@ -35,6 +35,8 @@ from exporter.settings import EngineSettings
 
 log = structlog.get_logger(__name__)
 
+RECORD_SECONDS = 60.0
+"""How old the place in the output may be from which the next daemon goes on reading."""
 SAMPLES_SECONDS = 300.0
 """How much of the indicators' past goes into an incident."""
 
@@ -68,6 +70,8 @@ class Tenure:
         self._board = parts.board
         self._inbox = parts.inbox
         self._life = life
+        self._recorded = (0.0, 0)
+        """When the record was last written (monotonic), and the place in the output that it names."""
 
     async def last(self) -> Failure | None:
         """Why the process ended, or had to be ended; None when a stop was asked, and drained where it is to end."""
@@ -75,7 +79,7 @@ class Tenure:
         timeout = self._settings.start_timeout
         overdue = life.began + timeout if timeout else None
         while True:
-            if life.has_new_members:
+            if self._record_is_old():
                 await self.record()
             match event := await self._inbox.next(overdue if life.ready_at is None else None):
                 case None:
@@ -103,6 +107,7 @@ class Tenure:
     async def record(self) -> None:
         """Write down what the next daemon must know, should this one be gone without a word."""
         life, status = self._life, self._board.status
+        self._recorded = (time.monotonic(), life.output_offset)
         record = adoption.record_of(
             life.process,
             argv=self._parts.command.argv,
@@ -117,6 +122,11 @@ class Tenure:
             await asyncio.to_thread(adoption.save, self._parts.data_dir, record)
         except OSError as error:
             log.warning("engine_record_not_saved", data_dir=str(self._parts.data_dir), error=str(error))
+
+    def _record_is_old(self) -> bool:
+        at, offset = self._recorded
+        stale = self._parts.keep and time.monotonic() - at >= RECORD_SECONDS
+        return self._life.has_new_members or (stale and self._life.output_offset != offset)
 
     def _became_ready(self, event: Serving) -> None:
         status, now = self._board.status, time.time()

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from exporter.engine.hang import CanaryOutcome
+from exporter.engine.health import Health
+from exporter.engine.probes import EngineClient
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Engine:
+    """A server whose every answer is the test's."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self.client = client
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.answer: Answer = self.respond(200, b"")
+
+    @staticmethod
+    def respond(status: int, body: bytes, **headers: str) -> Answer:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=status, body=body, headers=headers)
+
+        return answer
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request.path, dict(request.headers), await request.read()))
+        return await self.answer(request)
+
+
+async def never(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        async with aiohttp.ClientSession() as session:
+            made = Engine(EngineClient(url, SecretStr("sesame"), lambda: session))
+            runner = web.ServerRunner(
+                web.Server(made.handle, handler_cancellation=True), shutdown_timeout=0.0
+            )
+            await runner.setup()
+            await web.SockSite(runner, sock).start()
+            yield made
+            await runner.cleanup()
+
+
+def closed_client(session: aiohttp.ClientSession) -> EngineClient:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    return EngineClient(f"http://127.0.0.1:{port}", None, lambda: session)
+
+
+@pytest.mark.parametrize(
+    ("status", "health"), [(200, Health.OK), (503, Health.ERROR), (404, Health.ERROR), (302, Health.ERROR)]
+)
+async def test_health_is_good_only_at_200_and_no_redirect_is_followed(
+    engine: Engine, status: int, health: Health
+) -> None:
+    engine.answer = engine.respond(status, b"", Location="/elsewhere")
+    assert (await engine.client.health(5.0)).health is health
+    assert [path for path, _, _ in engine.requests] == ["/health"]
+
+
+async def test_the_api_key_goes_with_every_request(engine: Engine) -> None:
+    await engine.client.health(5.0)
+    await engine.client.models(5.0)
+    await engine.client.canary("m", 5.0)
+    assert {headers["Authorization"] for _, headers, _ in engine.requests} == {"Bearer sesame"}
+
+
+async def test_no_answer_in_time_is_silence(engine: Engine) -> None:
+    engine.answer = never
+    answer = await engine.client.health(0.1)
+    assert answer.health is Health.SILENT
+    assert answer.took >= 0.1
+
+
+async def test_nobody_at_the_port_is_refused_and_listens_tells_so_cheaply() -> None:
+    async with aiohttp.ClientSession() as session:
+        client = closed_client(session)
+        assert not await client.listens(5.0)
+        assert (await client.health(5.0)).health is Health.REFUSED
+        assert await client.models(5.0) == ()
+        assert (await client.canary("m", 5.0))[0] is CanaryOutcome.FAILED
+
+
+async def test_somebody_at_the_port_listens(engine: Engine) -> None:
+    assert await engine.client.listens(5.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "models"),
+    [
+        (b'{"data": [{"id": "a"}, {"id": "b/c"}]}', ("a", "b/c")),
+        (b'{"data": []}', ()),
+        (b'{"data": [{"id": 7}, "x", {"id": ""}, {"id": "ok"}]}', ("ok",)),
+        (b"[]", ()),
+        (b"<html>", ()),
+        (b"\xff\xfe", ()),
+        (b'{"data": "' + b"x" * (2 << 20) + b'"}', ()),
+    ],
+)
+async def test_models_are_the_ids_and_nonsense_is_none(
+    engine: Engine, body: bytes, models: tuple[str, ...]
+) -> None:
+    engine.answer = engine.respond(200, body)
+    assert await engine.client.models(5.0) == models
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, CanaryOutcome.ANSWERED),
+        (400, CanaryOutcome.INCONCLUSIVE),
+        (401, CanaryOutcome.INCONCLUSIVE),
+        (404, CanaryOutcome.INCONCLUSIVE),
+        (429, CanaryOutcome.INCONCLUSIVE),
+        (503, CanaryOutcome.INCONCLUSIVE),
+        (500, CanaryOutcome.FAILED),
+    ],
+)
+async def test_a_canary_is_one_token_and_only_the_engine_itself_can_fail_it(
+    engine: Engine, status: int, outcome: CanaryOutcome
+) -> None:
+    engine.answer = engine.respond(status, b"{}")
+    assert (await engine.client.canary('na"me', 5.0))[0] is outcome
+    ((path, _, body),) = engine.requests
+    assert path == "/v1/completions"
+    assert b'"max_tokens": 1' in body
+    assert b'"na\\"me"' in body
+
+
+async def test_a_canary_without_an_answer_fails_at_its_deadline(engine: Engine) -> None:
+    engine.answer = never
+    outcome, took = await engine.client.canary("m", 0.1)
+    assert outcome is CanaryOutcome.FAILED
+    assert took >= 0.1
