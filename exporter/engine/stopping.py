@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from exporter.engine.procfs import ProcessId, open_pidfd
+from exporter.engine.procfs import ProcessId, command_line, open_pidfd
 from exporter.engine.tree import EngineTree
 
 log = structlog.get_logger(__name__)
@@ -21,6 +21,9 @@ REPEAT = 1.0
 """Seconds between two SIGTERM: vLLM swallows one that comes while it loads."""
 KILL_PATIENCE = 30.0
 """Seconds after the first SIGKILL until the survivors (stuck in the kernel, as in a driver) are given up."""
+
+CLEANER_PATIENCE = 1.0
+"""Seconds that Python's resource trackers get after the first SIGKILL: they unlink what the others can no longer."""
 
 
 class Waitable(Protocol):
@@ -74,6 +77,15 @@ async def _readable(fd: int) -> None:
         loop.remove_reader(fd)
 
 
+def _is_cleaner(process: ProcessId) -> bool:
+    """Python's resource tracker, which ends by itself, and cleans up, when the last process that uses it is gone."""
+    return any("multiprocessing.resource_tracker" in word for word in command_line(process.pid))
+
+
+def _never(process: ProcessId) -> bool:
+    return False
+
+
 async def stop_tree(
     tree: EngineTree,
     *,
@@ -107,7 +119,8 @@ async def stop_tree(
             if not killed:
                 log.warning("engine_killed", processes=len(alive), after_seconds=round(now, 1))
             killed = True
-            signalled += tree.signal(signal.SIGKILL)
+            late = now >= kill_timeout + CLEANER_PATIENCE
+            signalled += tree.signal(signal.SIGKILL, spare=_never if late else _is_cleaner)
             if now >= kill_timeout + kill_patience:
                 return StopReport(now, signalled, killed, alive)
             pause = min(pause * 2, 0.05)

@@ -125,6 +125,15 @@ def _start_ticks(pid: int) -> int | None:
         return None
 
 
+def _is_cleaner(pid: int) -> bool:
+    """Python's resource tracker: it unlinks shared memory and ends by itself when the others are gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"multiprocessing.resource_tracker" in file.read()
+    except OSError:
+        return False
+
+
 def _wait_for_death(daemon: int, engine_processes: Guarded) -> bool:
     """Read `PID START_TICKS` lines from standard input until it ends; True when the daemon died without a word."""
     fd = os.pidfd_open(daemon) if os.getppid() == daemon else None
@@ -153,7 +162,8 @@ def guard(daemon: int, engine: int, start_ticks: int, kill_timeout: float, marke
         now = time.monotonic()
         if now >= deadline:
             for pid, start in alive.items():
-                _send(pid, start, signal.SIGKILL)
+                if now >= deadline + 1.0 or not _is_cleaner(pid):
+                    _send(pid, start, signal.SIGKILL)
             if now >= deadline + 30:
                 return 1
         elif now >= again:

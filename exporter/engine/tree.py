@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +135,9 @@ class EngineTree:
         """Looks at every process: whether nothing of the engine is left."""
         return not self.refresh(full=True)
 
-    def signal(self, signum: int) -> int:
-        """Send to every process of the last refresh; how many got it."""
-        return sum(send_signal(member, signum) for member in sorted(self._alive))
+    def signal(self, signum: int, *, spare: Callable[[ProcessId], bool] = lambda member: False) -> int:
+        """Send to every process of the last refresh but those that `spare` picks; how many got it."""
+        return sum(send_signal(member, signum) for member in sorted(self._alive) if not spare(member))
 
     def wake_stopped(self) -> int:
         """SIGCONT to stopped processes: they act on no other signal but SIGKILL. How many there were."""

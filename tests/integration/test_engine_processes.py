@@ -534,6 +534,21 @@ async def test_shared_memory_of_a_killed_engine_is_removed(yard: Yard) -> None:
     assert not segment.exists()
 
 
+async def test_pythons_resource_tracker_gets_to_clean_up_after_a_kill(yard: Yard) -> None:
+    """Killed together with the others, it would leave shared memory and semaphores that nobody else knows of."""
+    process = yard.start(
+        yard.script(_SEGMENT.replace("resource_tracker.unregister(segment._name, 'shared_memory')", ""))
+    )
+    yard.ready("up")
+    segment = Path("/dev/shm") / (yard.folder / "name").read_text()
+    tree = process.tree()
+    tree.sweep_shared_memory = list  # type: ignore[method-assign]
+    report = await stop_tree(tree, kill_timeout=0, process=process)
+    assert not report.survivors
+    assert not segment.exists()
+    assert "leaked shared_memory objects" in yard.output()
+
+
 async def test_shared_memory_that_somebody_still_maps_stays(yard: Yard) -> None:
     process = yard.start(yard.script(_SEGMENT))
     yard.ready("up")
