@@ -94,6 +94,8 @@ class Compiler:
 
     def _note_sign(self, column: int, series: Series, value: float) -> None:
         """Remember a creation or start time; no more of them than there are series to tell about."""
+        if not isfinite(value):
+            return
         key = series.name, series.labels
         if series.name == v.PROCESS_START:
             if key in self._memory.starts or len(self._memory.starts) < _MOST_STARTS:

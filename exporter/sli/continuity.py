@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import isfinite
 from typing import Any
 
 from exporter.exposition.layout import Layout, Row
@@ -22,6 +21,9 @@ from exporter.sli.routes import Routes, Total
 
 SERIES_LIMIT = 100_000
 """Most raw series remembered for one engine, vanished ones included: the default limit of samples of one page."""
+
+_MOST_GAIN = 2.0**53
+"""A counter that gains this much at once is broken: beyond it floats no longer count by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ class Continuity:
         """Add what each column gained; False, and nothing is done, when one fell or is no number."""
         last = self.routes.last
         gains = [values[column] - last[column] for column in columns]
-        if gains and (min(gains) < 0 or not isfinite(sum(gains))):
-            return False
+        if gains and not (min(gains) >= 0 and sum(gains) < _MOST_GAIN):
+            return False  # NaN compares false
         target, totals = self.routes.target, self.values
         for column, gain in zip(columns, gains, strict=True):
             last[column] = values[column]
@@ -113,8 +115,8 @@ class Continuity:
     def _add_carefully(self, row: Row, columns: Sequence[int]) -> bool:
         """As `_add`, when something is odd; True when it was a restart.
 
-        A sum may shrink by a negative observation or by rounding: it then stands still. A counter that is negative or
-        no number is left out.
+        A sum may shrink by a negative observation or by rounding: it then stands still. A counter that is negative,
+        no number or beyond all measure is left out.
         """
         values, routes = row.values, self.routes
         fallen = {
@@ -130,7 +132,7 @@ class Continuity:
             routes, columns = self.routes, self.routes.columns
         for column in columns:
             gain = values[column] - routes.last[column]
-            if gain > 0 and isfinite(gain):
+            if 0 < gain < _MOST_GAIN:
                 routes.last[column] = values[column]
                 self.values[routes.target[column]] += gain
         return bool(fallen)

@@ -49,6 +49,7 @@ class EngineGauges:
             number: float | None = None
             if numbers:
                 number = max(numbers) if total[0] == v.KV_USAGE else sum(numbers)
+                number = number if isfinite(number) else None
             slot = self._slots[total]
             if number != slot.value:
                 slot.set(number)

@@ -221,7 +221,8 @@ class Indicators:
         self._report.clear()
         self._continuity.drop_model(name)
         self._gauges.drop_model(name)
-        self._models.pop(name).remove()
+        if (model := self._models.pop(name, None)) is not None:
+            model.remove()
         for total in [total for total in self._histograms if total[1] == name]:
             self._block.remove(self._histograms.pop(total).slot)
         for total in [total for total in self._counters if total[1] == name]:

@@ -7,7 +7,8 @@ Read in vLLM 0.32's sources (`vllm/entrypoints/generate/base/serving.py`, `vllm/
   in `http_requests_total{status="5xx"}` too. Older versions have no such counter: there a 503 is an `engine_error`.
 - A request that finishes with the reason `error` becomes a 500 (or 503) when it was not streamed: counted by both. When it
   was streamed, its status 200 is out already, and only the finished reason tells.
-- A dead engine, and any other exception, is a 5xx without a finished reason.
+- A dead engine, and any other exception, is a 5xx without a finished reason. A stream that it cuts off is counted by
+  neither: its 200 is out, and nobody finishes the request. Time with the engine down stands for it.
 - 4xx are the client's (`client_error`); vLLM has no finished reason for a client that hangs up but `abort`.
 
 So per scrape interval the failures are what the engine counted (rejected, finished with an error) and those 5xx which

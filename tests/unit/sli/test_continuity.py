@@ -227,7 +227,7 @@ def test_a_new_rank_counts_from_zero(watch, new_page):
     assert output(watched) == 107
 
 
-@pytest.mark.parametrize("odd", ["NaN", "+Inf", "-Inf", "-5"])
+@pytest.mark.parametrize("odd", ["NaN", "+Inf", "-Inf", "-5", "1e308"])
 def test_a_counter_that_is_no_count_is_left_out(watch, new_page, odd):
     line = 'vllm:generation_tokens_total{{engine="0",model_name="m"}} {}\n'
     watched = watch()
