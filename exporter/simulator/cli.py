@@ -81,6 +81,8 @@ def _load(options: Options, model: console.Model, children: Children) -> int | N
             signal.signal(signal.SIGTERM, lambda signum, stack: None)
             if not children.pids:
                 children.start(options.engine_processes, own_groups=options.ranks > 1)
+        if "died" in children.changes():
+            return console.refuse(console.refusals(model)["worker-died"])
         time.sleep(max(0.0, start + line.at * options.load_seconds - time.monotonic()))
         console.show(line)
     return None

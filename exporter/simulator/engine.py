@@ -23,6 +23,8 @@ class FaultBoard:
         self.moving = asyncio.Event()
         """Set while the engine is not wedged."""
         self.moving.set()
+        self.flooding = asyncio.Event()
+        """Set while the log is flooded."""
 
     @property
     def faults(self) -> Faults:
@@ -35,6 +37,10 @@ class FaultBoard:
             self.moving.clear()
         else:
             self.moving.set()
+        if faults.log_lines:
+            self.flooding.set()
+        else:
+            self.flooding.clear()
 
 
 class TokenQueue:

@@ -37,6 +37,9 @@ class Faults:
     metrics_delay: float = 0.0
     """Seconds before `/metrics` answers (`slow` means 10)."""
 
+    log_lines: float = 0.0
+    """Lines a second of log that mean nothing."""
+
     def changed(self, changes: Mapping[str, Any]) -> Faults:
         """These faults with some replaced. ValueError names the key, what it got and what it takes."""
         known = {f.name: f.default for f in fields(self)}

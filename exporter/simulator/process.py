@@ -23,6 +23,9 @@ from exporter.simulator.server import Server
 STATS_INTERVAL = 10.0
 """Seconds between two throughput lines, as in vLLM."""
 
+FLOOD_INTERVAL = 0.02
+"""Seconds between two lumps of a flooded log."""
+
 CUT_OFF = 0.05
 """Seconds that open connections get at the end; aiohttp takes 0 for no limit."""
 
@@ -88,6 +91,7 @@ class _Process:
         async with asyncio.TaskGroup() as group:
             work = [group.create_task(rank.run()) for rank in self._ranks.ranks]
             work.append(group.create_task(self._log_stats()))
+            work.append(group.create_task(self._flood()))
             if self._options.traffic:
                 from exporter.simulator.traffic import Traffic
 
@@ -177,3 +181,11 @@ class _Process:
                     f"Prefix cache hit rate: {hit_rate:.1f}%",
                     "loggers.py:335",
                 )
+
+    async def _flood(self) -> None:
+        """Print senseless lines at the rate that a fault asks for; a slow reader slows the server, as it would vLLM."""
+        while True:
+            await self._board.flooding.wait()
+            lines = max(1, round(self._board.faults.log_lines * FLOOD_INTERVAL))
+            console.log("\n".join(["Received request that nobody will read about"] * lines), "flood.py:1")
+            await asyncio.sleep(FLOOD_INTERVAL)

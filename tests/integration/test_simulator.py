@@ -545,3 +545,25 @@ async def test_an_engine_process_that_is_stopped_wedges_the_engine_and_one_that_
         os.kill(child, signal.SIGKILL)
         assert await asyncio.to_thread(sim.wait) == 0
         assert b"engine core exited unexpectedly" in sim.output
+
+
+async def test_a_flooded_log_leaves_the_server_answering() -> None:
+    with simulator(*FAST, "--fault", "log-lines=2000") as sim:
+        await asyncio.to_thread(sim.read_until, rb"(?s)(nobody will read about.*){400}")
+        async with aiohttp.ClientSession() as session:
+            await set_fault(session, sim.url, log_lines=0)
+            async with session.get(f"{sim.url}/health") as response:
+                assert response.status == 200
+
+
+def test_an_engine_process_killed_in_mid_load_ends_the_start() -> None:
+    sim = Simulator("--engine-processes", "2", "--load-seconds", "4")
+    try:
+        sim.read_until(rb"Starting to load model")
+        children = _children_of(sim.process.pid, 2)
+        os.kill(children[0], signal.SIGKILL)
+        assert sim.wait() == 1
+        assert _gone(children)
+        assert b"Engine core initialization failed" in sim.output
+    finally:
+        sim.close()
