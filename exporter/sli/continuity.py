@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 from exporter.exposition.layout import Layout, Row
@@ -185,15 +184,14 @@ class Continuity:
         return 0.0 if index is None else self.values[index]
 
     def histogram(self, total: Total) -> list[float]:
-        """One histogram's total: a cumulative count per bound of ours, the count, the sum. Not rounded."""
+        """One histogram's total: a cumulative count per bound of ours, the count, the sum. Not rounded, and
+        not in order while bucket columns are missing."""
         whole = self.base[total]
         for route in self.routes.histograms:
             if route.total == total:
-                counts = self.values[route.start : route.stop]
-                if route.ragged:
-                    counts = list(accumulate(counts, max))
-                tail = self.values[route.stop : route.stop + 2]
-                whole = [a + b for a, b in zip(whole, [*route.buckets.map(counts), *tail], strict=True)]
+                counts = route.buckets.map(self.values[route.start : route.stop])
+                counts += self.values[route.stop : route.stop + 2]
+                whole = [a + b for a, b in zip(whole, counts, strict=True)]
         return list(whole)
 
     def drop_model(self, model: str) -> None:

@@ -50,10 +50,7 @@ class HistogramView:
             return False
         vector = self._base
         for route in self._routes:
-            counts = values[route.start : route.stop]
-            if route.ragged:
-                counts = list(accumulate(counts, max))
-            mapped = route.buckets.map(counts)
+            mapped = route.buckets.map(values[route.start : route.stop])
             mapped += values[route.stop : route.stop + 2]
             first = vector is self._base and self._from_zero
             vector = mapped if first else list(map(add, vector, mapped))

@@ -246,20 +246,33 @@ def test_a_sum_that_shrinks_a_little_is_no_restart(watch, new_page):
     assert watched.get("time_to_first_token_seconds_sum") == pytest.approx(1.2)
 
 
-def test_a_bucket_that_vanishes_for_a_while_neither_jumps_nor_disorders_the_others(watch, new_page):
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.sampled_from([0.05, 0.3, 0.7, 3.0]), max_size=20),
+            st.sets(st.sampled_from(["0.1", "0.5", "1.0", "+Inf"]), max_size=3),
+        ),
+        max_size=8,
+    )
+)
+def test_buckets_that_vanish_for_a_while_neither_jump_nor_disorder_the_others(watch, new_page, steps):
     who = {"engine": "0", "model_name": "m"}
-
-    def page(values, *, without=None):
-        text = new_page().histogram("vllm:time_to_first_token_seconds", [0.1, 0.5, 1.0], (who, values)).text
-        return "".join(line for line in text.splitlines(True) if not without or f'le="{without}"' not in line)
-
-    watched = watch().see(page([0.3]))
-    for values, without in (([0.3] * 101, "0.5"), ([0.3] * 201, "+Inf"), ([0.3] * 301, None)):
-        watched.see(page(values, without=without))
+    watched, values, before = watch(), [], None
+    for gained, hidden in [([], set()), *steps, ([], set())]:
+        values += gained
+        page = new_page().histogram("vllm:time_to_first_token_seconds", [0.1, 0.5, 1.0], (who, values)).text
+        for le in hidden:
+            page = "".join(line for line in page.splitlines(True) if f'le="{le}"' not in line)
+        watched.see(page)
         counts = watched.cumulative("time_to_first_token_seconds")
         assert all(low <= high for low, high in pairwise(counts))
-    assert watched.get("time_to_first_token_seconds_bucket", le="0.5") == 301
-    assert watched.get("time_to_first_token_seconds_count") == 301
+        assert before is None or all(old <= new for old, new in zip(before, counts, strict=True))
+        before = counts
+    for bound in (0.1, 0.5, 1.0):
+        expected = sum(value <= bound for value in values)
+        assert watched.get("time_to_first_token_seconds_bucket", le=repr(bound)) == expected
+    assert watched.get("time_to_first_token_seconds_count") == len(values)
 
 
 def test_without_an_inf_bucket_the_count_stands_in(watch, new_page):
