@@ -19,7 +19,10 @@ class ApiError(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
 
 
-def bad_request(message: str, param: str | None = None) -> ApiError:
+def bad_request(message: str, param: str | None = None, value: object = None) -> ApiError:
+    """A request that cannot be served as it is; vLLM repeats parameter and value at the end of the message."""
+    if param is not None:
+        message += f" (parameter={param})" if value is None else f" (parameter={param}, value={value})"
     return ApiError(400, message, "BadRequestError", param)
 
 
@@ -58,12 +61,17 @@ def parse_request(body: bytes, *, chat: bool, models: Sequence[str], max_model_l
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"[{{'type': 'json_invalid', 'loc': ('body', 0), 'msg': 'JSON decode error', 'ctx': {{'error': {str(error)!r}}}}}]", "Bad Request") from error  # fmt: skip
+        raise _invalid("body", "JSON decode error", "<dict of 0 items>", kind="json_invalid") from error
     if not isinstance(data, dict):
         raise _invalid("body", "Input should be a valid dictionary", data)
     model = _optional(data, "model", str, "a valid string") or models[0]
     if model not in models:
-        raise ApiError(404, f"The model `{model}` does not exist.", "NotFoundError", "model")
+        raise ApiError(
+            404,
+            f"The model `{model}` does not exist. Valid aliases: {', '.join(models)}.",
+            "NotFoundError",
+            "model",
+        )
     if (n := _optional(data, "n", int, "a valid integer")) not in (None, 1):
         raise bad_request(f"n={n} is not supported here: this simulated engine gives one choice.", "n")
     if data.get("logprobs") not in (None, False) or data.get("top_logprobs"):
@@ -74,17 +82,30 @@ def parse_request(body: bytes, *, chat: bool, models: Sequence[str], max_model_l
         raise bad_request("Stream options can only be defined when `stream=True`.", "stream_options")
     prompt, prompt_text = _chat_prompt(data) if chat else _prompt(data)
     room = max_model_len - len(prompt)
+    if room < 1:
+        raise bad_request(
+            f"This model's maximum context length is {max_model_len} tokens. However, your prompt contains "
+            f"{len(prompt)} input tokens, which leaves no room for any output. Please reduce the length of the prompt.",
+            "input_tokens",
+            len(prompt),
+        )
     name = "max_completion_tokens" if chat and data.get("max_completion_tokens") is not None else "max_tokens"
     wanted = _optional(data, name, int, "a valid integer")
     if wanted is not None and wanted < 1:
-        raise bad_request(f"{name} must be at least 1, got {wanted}.", name)
-    if room < 1 or (wanted is not None and wanted > room):
-        asked = f"{wanted or 1} output tokens and your prompt contains {len(prompt)} input tokens"
+        raise bad_request(f"{name} must be at least 1, got {wanted}.", name, wanted)
+    if wanted is not None and wanted > max_model_len:
         raise bad_request(
-            f"This model's maximum context length is {max_model_len} tokens. However, you requested {asked}, "
-            f"for a total of at least {len(prompt) + (wanted or 1)} tokens. Please reduce the length of the input "
-            "prompt or the number of requested output tokens.",
+            f"{name}={wanted} cannot be greater than max_model_len={max_model_len}. Please request fewer output tokens.",
+            name,
+            wanted,
+        )
+    if wanted is not None and wanted > room:
+        raise bad_request(
+            f"This model's maximum context length is {max_model_len} tokens. However, you requested {wanted} output "
+            f"tokens and your prompt contains {len(prompt)} input tokens, for a total of {len(prompt) + wanted} tokens. "
+            "Please reduce the length of the input prompt or the number of requested output tokens.",
             "input_tokens",
+            len(prompt),
         )
     default = room if chat else min(16, room)
     return GenerationRequest(
@@ -120,7 +141,7 @@ def _prompt(data: Mapping[str, Any]) -> tuple[list[int], str]:
     if prompt is None:
         raise bad_request("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
     if prompt in ("", []):
-        raise bad_request("The decoder prompt cannot be empty", "prompt")
+        raise bad_request("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
     raise _invalid("prompt", "Input should be a valid string", prompt)
 
 
@@ -128,8 +149,12 @@ def _chat_prompt(data: Mapping[str, Any]) -> tuple[list[int], str]:
     messages = data.get("messages")
     if messages is None:
         raise _invalid("messages", "Field required", None, kind="missing")
-    if not isinstance(messages, list) or not messages:
-        raise _invalid("messages", "Input should be a non-empty list", messages)
+    if messages == []:
+        raise bad_request(
+            "Cannot apply chat template to an empty conversation. Provide at least one message."
+        )
+    if not isinstance(messages, list):
+        raise _invalid("messages", "Input should be a valid list", messages)
     turns: list[dict[str, str]] = []
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
@@ -149,7 +174,7 @@ def _stop(value: object) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
         raise _invalid("stop", "Input should be a valid string or list of strings", value)
     if not all(values):
-        raise bad_request("stop cannot contain an empty string.", "stop")
+        raise bad_request("stop cannot contain an empty string.")
     return tuple(values)
 
 
@@ -161,9 +186,9 @@ def _optional(data: Mapping[str, Any], name: str, kind: type[Any], expected: str
 
 
 def _invalid(name: str, message: str, value: object, kind: str = "value_error") -> ApiError:
-    loc = ("body",) if name == "body" else ("body", name)
-    detail = {"type": kind, "loc": loc, "msg": message, "input": str(value)[:200]}
-    return ApiError(400, f"[{detail}]", "Bad Request", None if name == "body" else name)
+    where = name if name == "body" else f"body.{name}"
+    detail = {"type": kind, "loc": where, "msg": message, "input": str(value)[:200]}
+    return ApiError(400, f"1 validation error:\n  {detail}", "Bad Request", where)
 
 
 class StopText:
@@ -265,7 +290,7 @@ class Answer:
         choice |= {"finish_reason": finish_reason, "stop_reason": stop, "token_ids": None}
         kind = "chat.completion" if self.request.chat else "text_completion"
         body = self._envelope(kind, [choice], usage(len(self.request.prompt), tokens))
-        return {**body, "service_tier": None, "system_fingerprint": None, "kv_transfer_params": None}
+        return {**body, "service_tier": None, "system_fingerprint": "vllm-sim", "kv_transfer_params": None}
 
     def _running_usage(self, tokens: int) -> dict[str, Any] | None:
         return usage(len(self.request.prompt), tokens) if self.request.continuous_usage else None

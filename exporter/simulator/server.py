@@ -95,17 +95,17 @@ class Server:
         if keys and request.path.startswith("/v1") and request.method != "OPTIONS":
             scheme, _, key = request.headers.get("Authorization", "").partition(" ")
             if scheme.lower() != "bearer" or key not in keys:
-                return web.json_response({"error": "Unauthorized"}, status=401)
+                return _json({"error": "Unauthorized"}, status=401)
         try:
             return await handler(request)
         except ApiError as error:
-            return web.json_response(error.body, status=error.status)
+            return _json(error.body, status=error.status)
         except EngineDeadError:
             dead = openai_api.internal_error(openai_api.ENGINE_DEAD)
-            return web.json_response(dead.body, status=dead.status)
+            return _json(dead.body, status=dead.status)
         except web.HTTPException as error:
             # FastAPI answers unknown paths and methods in this form.
-            return web.json_response({"detail": error.reason}, status=error.status)
+            return _json({"detail": error.reason}, status=error.status)
 
     async def _health(self, _request: web.Request) -> web.Response:
         if self._board.faults.health == "silent":
@@ -114,14 +114,14 @@ class Server:
         return web.Response(status=503 if bad else 200)
 
     async def _version(self, _request: web.Request) -> web.Response:
-        return web.json_response({"version": console.VERSION})
+        return _json({"version": console.VERSION})
 
     async def _load(self, _request: web.Request) -> web.Response:
-        return web.json_response({"server_load": self._ranks.unfinished})
+        return _json({"server_load": self._ranks.unfinished})
 
     async def _models(self, _request: web.Request) -> web.Response:
         options = self._options
-        return web.json_response(
+        return _json(
             openai_api.model_list(options.served, options.model, self._started, options.shape.max_model_len)
         )
 
@@ -157,13 +157,13 @@ class Server:
         return response
 
     async def _show_faults(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._board.faults.as_dict())
+        return _json(self._board.faults.as_dict())
 
     async def _set_faults(self, request: web.Request) -> web.Response:
         try:
             plan = parse_body(json.loads(await request.read()))
         except ValueError as error:
-            return web.json_response({"error": str(error)}, status=400)
+            return _json({"error": str(error)}, status=400)
         if plan.after:
             asyncio.get_running_loop().call_later(plan.after, self.begin, plan)
         elif plan.crash is not None:
@@ -279,7 +279,7 @@ class Server:
         async for piece, length, ended, found in _pieces(answer.request, tokens, fails_at):
             parts.append(piece)
             count, reason, stop = length, ended or reason, found
-        return web.json_response(answer.whole("".join(parts), count, reason, stop))
+        return _json(answer.whole("".join(parts), count, reason, stop))
 
 
 async def _pieces(
@@ -307,6 +307,12 @@ async def _pieces(
 
 async def _sign(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "uvicorn"
+
+
+def _json(body: object, status: int = 200) -> web.Response:
+    """A body as FastAPI writes it: without spaces, and its type without a charset."""
+    data = json.dumps(body, separators=(",", ":")).encode()
+    return web.Response(body=data, status=status, content_type="application/json")
 
 
 def _metrics_response(page: bytes) -> web.Response:
