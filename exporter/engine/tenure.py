@@ -224,7 +224,8 @@ class Tenure:
 
 
 def _is_idle(progress: Progress | None) -> bool:
-    return progress is not None and progress.running == 0 and progress.waiting == 0
+    """A page came, and counts no request; several API servers show no such gauge before their first request."""
+    return progress is not None and not progress.running and not progress.waiting
 
 
 def _start_timeout(seconds: float) -> Failure:
