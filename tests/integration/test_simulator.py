@@ -20,6 +20,8 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporter.engine.diagnosis import OutputScan, diagnose
+
 FAST = ("--step-seconds", "0.002", "--prefill-tokens-per-second", "1e6")
 
 
@@ -573,3 +575,20 @@ def test_an_engine_process_killed_in_mid_load_ends_the_start() -> None:
         assert b"Engine core initialization failed" in sim.output
     finally:
         sim.close()
+
+
+@pytest.mark.parametrize(
+    ("reason", "diagnosis"),
+    [
+        ("unknown-flag", "bad_arguments"),
+        ("model-not-cached", "model_not_found"),
+        ("kv-cache-too-small", "kv_cache_too_small"),
+        ("out-of-memory", "gpu_out_of_memory"),
+    ],
+)
+def test_the_daemon_diagnoses_a_refusal_as_it_would_a_real_one(reason: str, diagnosis: str) -> None:
+    sim = Simulator("--fail", reason)
+    code = sim.wait()
+    scan = OutputScan()
+    scan.feed(sim.output)
+    assert diagnose(code, scan).reason == diagnosis
