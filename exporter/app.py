@@ -258,8 +258,10 @@ class _Target:
         return self._engine.status.state != "unresponsive"
 
     @property
-    def expected_up(self) -> bool:
-        return self._engine.status.expected_up
+    def down(self) -> bool:
+        """Whether the users' requests fail now: it was ready once, nobody asked it to stop, and it does not serve."""
+        status = self._engine.status
+        return status.expected_up and not status.serving
 
 
 def _http_session() -> aiohttp.ClientSession:

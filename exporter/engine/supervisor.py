@@ -202,6 +202,8 @@ class Supervisor:
             self._metrics,
             secrets=self._command.secrets,
         )
+        adopted = self.status.mode == "adopted"
+        log.info("engine_adopted" if adopted else "engine_started", pid=process.pid, epoch=life.epoch)
         self._board.update(
             pid=process.pid,
             epoch=life.epoch,

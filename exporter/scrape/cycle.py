@@ -64,8 +64,8 @@ class Target(Protocol):
         """Whether the engine serves, as far as is known."""
 
     @property
-    def expected_up(self) -> bool:
-        """Whether an engine that does not serve now counts as an error."""
+    def down(self) -> bool:
+        """Whether the engine should serve and does not; one scrape that failed does not mean that."""
 
 
 class Scraper:
@@ -179,4 +179,4 @@ class Scraper:
             slot.set(None)
         if not self._target.scrapable:
             self._success.set(None)
-        self._consumer.missed(now=now, down=self._target.expected_up)
+        self._consumer.missed(now=now, down=self._target.down)

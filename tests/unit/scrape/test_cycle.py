@@ -28,7 +28,7 @@ class FakeTarget:
     epoch: str = "first"
     scrapable: bool = True
     serving: bool = True
-    expected_up: bool = False
+    down: bool = False
     metrics_url: URL = field(default_factory=lambda: URL("http://127.0.0.1:1/metrics"))
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -114,6 +114,14 @@ async def test_a_page_of_our_own_names_makes_no_family_twice(parts: Parts):
     assert text.count("# TYPE vllm_exporter_scrapes_total counter") == 1
     assert "vllm_ttft_mean 7" not in text
     assert 'vllm_exporter_scrape_series_dropped_total{reason="reserved_name"} 2' in text
+
+
+async def test_one_failed_scrape_of_an_engine_that_serves_is_not_time_with_the_engine_down(parts: Parts):
+    busy = ScrapeError("x: no answer", reason="timeout")
+    count = 'vllm_slo_error_ratio_count{model_name="tiny-qwen",source="engine"}'
+    assert f"{count} 0" in await parts.play(CAPTURE, busy)
+    parts.target.down = True
+    assert 'vllm_slo_error_ratio_sum{model_name="tiny-qwen",source="engine"} 1' in await parts.play(busy)
 
 
 async def test_an_engine_that_cannot_answer_yet_is_not_asked(parts: Parts):
