@@ -70,6 +70,10 @@ RULES: tuple[Rule, ...] = (
         "command_not_found", b"not found", pattern=r"^\S+: (?:line \d+: |\d+: )?(?P<what>\S+): (?:command )?not found$",
         says="the shell knows no command {what}", then="correct the command, or install {what}", exit_codes=(127,),
     ),
+    Rule(
+        "command_not_found", b"Failed to spawn", pattern=r"^error: Failed to spawn: `(?P<what>[^`]*)`",
+        says="uv finds no command {what}", then="correct the command, or install {what} into uv's environment", exit_codes=(2,),
+    ),
     # flags
     Rule(
         "bad_arguments", b"unrecognized arguments", pattern=r"error: unrecognized arguments: (?P<what>.*)",

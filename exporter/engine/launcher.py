@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 PR_SET_CHILD_SUBREAPER = 36
 MARK = "EXPORTER_ENGINE_ID"
 """Variable that tells the engine's processes from all others. Not `VLLM_…`: vLLM warns of names that it does not know."""
+ROTATE_AT = 1 << 30
 _TRAMPOLINE = Path(__file__).with_name("trampoline.py")
 _NOT_FOR_ENGINE = (
     "NOTIFY_SOCKET",
@@ -143,6 +144,7 @@ def start(
     environment = engine_environment(os.environ if env is None else env, mark)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        _rotate(output)
         fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartError(f"cannot write the engine's output to {output}: {error.strerror}") from error
@@ -166,6 +168,13 @@ def start(
     assert identity is not None, "an unreaped child has an entry in /proc"
     guard = None if keep else start_guard(identity, kill_timeout, mark)
     return EngineProcess(identity, popen, output, offset, time.time(), mark, guard)
+
+
+def _rotate(output: Path) -> None:
+    """Set aside a file that has grown by years of restarts; its size is mostly holes, but no editor opens it."""
+    with contextlib.suppress(FileNotFoundError):
+        if output.stat().st_size > ROTATE_AT:
+            output.replace(output.with_name(output.name + ".1"))
 
 
 def _python() -> list[str]:

@@ -418,6 +418,17 @@ async def test_the_engine_of_a_daemon_thread_is_refused_unless_it_is_kept(yard: 
     assert await wait_exit(process) == 0
 
 
+async def test_a_huge_output_file_is_set_aside_at_the_next_start(yard: Yard) -> None:
+    output = yard.folder / "engine.log"
+    output.write_text("old\n")
+    os.truncate(output, launcher.ROTATE_AT + 1)  # a hole: it takes no place
+    process = yard.start(yard.command("echo", "new"))
+    assert process.output_offset == 0
+    assert await wait_exit(process) == 0
+    assert yard.output() == "new\n"
+    assert (yard.folder / "engine.log.1").stat().st_size == launcher.ROTATE_AT + 1
+
+
 async def test_an_output_file_that_cannot_be_written_is_an_error(yard: Yard) -> None:
     with pytest.raises(launcher.StartError, match=r"cannot write the engine's output"):
         launcher.start(yard.command("true"), output=Path("/proc/nowhere/engine.log"), keep=True)
