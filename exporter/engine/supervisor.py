@@ -272,7 +272,7 @@ class Supervisor:
         if life is not None and self._parts.keep and not life.exited:
             life.look_around(full=True)
             await Tenure(self._parts, life).record()
-            life.leave()
+            life.close()
             told = {"kept_pid": life.process.pid}
         elif life is not None:
             report = await life.end(self._settings.kill_timeout)
