@@ -138,7 +138,9 @@ def test_a_killed_daemon_that_stops_its_engine_takes_it_along(tmp_path: Path):
 
 def test_a_failure_that_a_retry_cannot_mend_is_named_and_not_retried(tmp_path: Path):
     port = free_port()
-    with Daemon(tmp_path, "run", "--set", "gpu.source=off", *simulator(port, "--fail", "kv-cache-too-small")) as daemon:
+    with Daemon(
+        tmp_path, "run", "--set", "gpu.source=off", *simulator(port, "--fail", "kv-cache-too-small")
+    ) as daemon:
         eventually("failed", lambda: daemon.value("vllm_exporter_engine_state", state="failed") == 1)
         families = daemon.families()
         (failure,) = families["vllm_exporter_engine_last_failure_info"].samples

@@ -145,7 +145,9 @@ async def test_a_hung_engine_is_reported_and_never_signalled(bench: Bench) -> No
     assert server.poll() is None
 
 
-async def test_an_engine_with_failing_health_is_unresponsive_until_it_answers_well_again(bench: Bench) -> None:
+async def test_an_engine_with_failing_health_is_unresponsive_until_it_answers_well_again(
+    bench: Bench,
+) -> None:
     server = await bench.serve()
     await bench.reach(EngineState.ready)
     bench.steer(health=503)
