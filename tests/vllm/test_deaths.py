@@ -14,6 +14,7 @@ from real_engine import MODEL_NAME, START_LIMIT, Daemon, Page, is_open, streams
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 HANG_TIMEOUT, CANARY_TIMEOUT = 6.0, 3.0
+HEALTH_TIMEOUT = 4.0
 DRAIN_TIMEOUT, KILL_TIMEOUT = 1.0, 4.0
 
 
@@ -23,6 +24,8 @@ def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
         "hang_timeout": HANG_TIMEOUT,
         "hang_grace": 1.0,
         "canary_timeout": CANARY_TIMEOUT,
+        "health_interval": 1.0,
+        "health_timeout": HEALTH_TIMEOUT,
         "drain_timeout": DRAIN_TIMEOUT,
         "kill_timeout": KILL_TIMEOUT,
     }
@@ -122,12 +125,23 @@ def test_a_frozen_engine_core_under_demand_is_found_recorded_and_replaced(ready:
     assert pages[-1].total(incidents) == before.total(incidents) + 1
     assert restarts(pages[-1]) == restarts(before) + 1
     assert ready.engine_pid("EngineCore") != core
-    folders = list((ready.data_dir / "incidents").iterdir())
-    assert len(folders) == 1
-    kept = b"".join(file.read_bytes() for file in folders[0].rglob("*") if file.is_file())
+    newest = max((ready.data_dir / "incidents").iterdir(), key=lambda folder: folder.stat().st_mtime)
+    kept = b"".join(file.read_bytes() for file in newest.rglob("*") if file.is_file())
     assert str(core).encode() in kept, "the frozen process stands in the evidence"
     for stream in demand:
         stream.join(30)
+    check_continuity(ready, before, pages)
+
+
+def test_a_silent_api_server_is_found_by_its_probes_and_replaced(ready: Daemon) -> None:
+    before = ready.page()
+    api_server = ready.engine_pid("vllm serve")
+    os.kill(api_server, signal.SIGSTOP)
+    pages = list(until_served_again(ready, before))
+    stalls = "vllm_exporter_engine_stalls_total"
+    assert pages[-1].total(stalls, signal="health") == before.total(stalls, signal="health") + 1
+    assert restarts(pages[-1]) == restarts(before) + 1
+    assert ready.engine_pid("vllm serve") != api_server
     check_continuity(ready, before, pages)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -56,7 +57,9 @@ SLOTS = QUEUE = 16
 @pytest.fixture(scope="module")
 def served(make_daemon: Callable[..., Daemon]) -> Served:
     flags = ("--max-num-seqs", str(SLOTS), "--max-num-queued-reqs", str(QUEUE))
-    return Served(make_daemon(*flags, environment={"VLLM_API_KEY": API_KEY})).start()
+    engine = {"on_hang": "report", "hang_timeout": 6.0, "hang_grace": 1.0, "canary_timeout": 3.0}
+    daemon = make_daemon(*flags, settings={"engine": engine}, environment={"VLLM_API_KEY": API_KEY})
+    return Served(daemon).start()
 
 
 def test_loading_is_visible_before_the_engine_opens_its_port(served: Served) -> None:
@@ -197,6 +200,24 @@ def test_refused_requests_are_failures_whether_they_streamed_or_not(served: Serv
     )
     assert page.total("vllm_slo_requests_total", outcome="engine_error") == 0, "each failure counts once"
     assert page.total("vllm_slo_error_ratio_sum") > before.total("vllm_slo_error_ratio_sum")
+
+
+def test_a_pause_is_only_reported_where_that_is_asked_for(served: Served) -> None:
+    daemon = served.daemon
+    core = daemon.engine_pid("EngineCore")
+    demand = streams(daemon, 4, tokens=1000)
+    os.kill(core, signal.SIGSTOP)
+    try:
+        page = daemon.wait(lambda page: page.state == "unresponsive", 6 + 3 + 15)
+        assert page.get("vllm_exporter_engine_up") == 0
+        assert daemon.status_of("/-/ready") == 503
+    finally:
+        os.kill(core, signal.SIGCONT)
+    for stream in demand:
+        assert stream.join(120).output_tokens == 1000
+    page = daemon.wait_state("ready", 60)
+    assert page.total("vllm_exporter_engine_restarts_total") == 0
+    assert daemon.engine_pid("EngineCore") == core
 
 
 def test_the_api_key_is_shown_nowhere(served: Served) -> None:
