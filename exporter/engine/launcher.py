@@ -106,8 +106,13 @@ class EngineProcess:
         if self.guard is not None:
             self.guard.release()
             self.guard = None
-        if self.popen is not None and self.popen.poll() is not None:
+        if self.popen is None:
+            return
+        if self.popen.poll() is not None:
             forget_own_child(self.popen.pid)
+        else:
+            # Left running on purpose: subprocess must not warn of a child that nobody waits for.
+            self.popen.returncode = 0
 
 
 def engine_environment(environ: Mapping[str, str], mark: str) -> dict[str, str]:
