@@ -70,8 +70,8 @@ class Tenure:
         self._board = parts.board
         self._inbox = parts.inbox
         self._life = life
-        self._recorded = (0.0, 0)
-        """When the record was last written (monotonic), and the place in the output that it names."""
+        self._recorded: tuple[float, int, float | None] = (0.0, 0, None)
+        """When the record was last written (monotonic), the place in the output and the time of ready that it names."""
 
     async def last(self) -> Failure | None:
         """Why the process ended, or had to be ended; None when a stop was asked, and drained where it is to end."""
@@ -107,7 +107,7 @@ class Tenure:
     async def record(self) -> None:
         """Write down what the next daemon must know, should this one be gone without a word."""
         life, status = self._life, self._board.status
-        self._recorded = (time.monotonic(), life.output_offset)
+        self._recorded = (time.monotonic(), life.output_offset, status.ready_since)
         record = adoption.record_of(
             life.process,
             argv=self._parts.command.argv,
@@ -124,9 +124,11 @@ class Tenure:
             log.warning("engine_record_not_saved", data_dir=str(self._parts.data_dir), error=str(error))
 
     def _record_is_old(self) -> bool:
-        at, offset = self._recorded
-        stale = self._parts.keep and time.monotonic() - at >= RECORD_SECONDS
-        return self._life.has_new_members or (stale and self._life.output_offset != offset)
+        at, offset, ready_since = self._recorded
+        if self._life.has_new_members or ready_since != self._board.status.ready_since:
+            return True
+        aged = self._parts.keep and time.monotonic() - at >= RECORD_SECONDS
+        return aged and self._life.output_offset != offset
 
     def _became_ready(self, event: Serving) -> None:
         status, now = self._board.status, time.time()
@@ -134,7 +136,8 @@ class Tenure:
         told: dict[str, Any] = {"models": list(event.models)}
         if status.ready_since is None:
             changes["ready_since"] = now
-            told["load_seconds"] = round(now - (status.started_at or now), 2)
+            if status.mode == "supervised":
+                told["load_seconds"] = round(now - (status.started_at or now), 2)
         self._life.became_ready(time.monotonic())
         self._board.move(Event.SERVE, changes, **told)
 

@@ -129,10 +129,13 @@ class Bench:
                 return float(line.rpartition(" ")[2])
         raise AssertionError(f"no {line_start} in\n{self.block.render(openmetrics=False).decode()}")
 
-    async def close(self) -> None:
+    async def abandon(self) -> None:
         for task in reversed(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self.abandon()
         for pid in self.pids():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -474,6 +477,21 @@ async def test_a_kept_engine_is_adopted_by_the_next_start_with_its_counts(bench:
     assert third.mode == "supervised"
     assert third.last_failure is not None
     os.kill(bench.pids()[2], signal.SIGKILL)
+
+
+async def test_a_daemon_that_dies_without_a_word_leaves_a_record_that_is_good_enough_to_adopt(
+    bench: Bench,
+) -> None:
+    bench.start(on_exit="keep")
+    first = await bench.reach(EngineState.ready)
+    record = bench.folder / "engine.json"
+    await bench.until(lambda: record.exists() and json.loads(record.read_text())["ready_since"])
+    await bench.abandon()
+    assert running(bench.pids()[0])
+    bench.start(on_exit="keep")
+    second = await bench.reach(EngineState.ready)
+    assert (second.mode, second.epoch) == ("adopted", first.epoch)
+    assert (second.started_at, second.ready_since) == (first.started_at, first.ready_since)
 
 
 async def test_a_kept_engine_is_stopped_when_the_next_start_does_not_keep(bench: Bench) -> None:
