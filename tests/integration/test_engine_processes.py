@@ -155,7 +155,11 @@ async def test_a_command_that_may_not_be_run_ends_with_126_and_says_so(yard: Yar
 async def test_signals_that_python_ignores_are_as_a_shell_would_give_them(yard: Yard) -> None:
     process = yard.start(yard.command("grep", "SigIgn", "/proc/self/status"))
     assert await wait_exit(process) == 0
-    assert int(yard.output().split()[1], 16) == 0
+    ignored = int(yard.output().split()[1], 16)
+    # Others may be ignored where the tests run, and a child inherits that.
+    assert not [
+        signum for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT) if ignored >> (signum - 1) & 1
+    ]
 
 
 async def test_an_exit_is_known_within_fifty_milliseconds(yard: Yard) -> None:
