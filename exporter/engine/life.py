@@ -187,14 +187,6 @@ class Life:
         self.count_output()
         self.process.release()
 
-    def leave(self) -> None:
-        """Stop watching a process that is to go on without us."""
-        if self.process.popen is not None:
-            self.process.popen.returncode = (
-                0  # or its destructor warns of a child left behind, which is the purpose
-            )
-        self.close()
-
     async def _watch_exit(self) -> None:
         code = await wait_exit(self.process)
         self._inbox.post(Exited(self.number, code, time.monotonic()))

@@ -142,11 +142,9 @@ class Supervisor:
                 await self._finish()
             finally:
                 if self._life is not None:  # an error or a cancellation: no engine is left by accident
-                    if self._parts.keep and not self._life.exited:
-                        self._life.leave()
-                    else:
+                    if self._life.exited or not self._parts.keep:
                         await self._life.end(self._settings.kill_timeout)
-                        self._life.close()
+                    self._life.close()
 
     async def _take_over(self) -> None:
         """Adopt the engine that an earlier daemon left running, or stop what is left of it."""
@@ -274,7 +272,7 @@ class Supervisor:
         if life is not None and self._parts.keep and not life.exited:
             life.look_around(full=True)
             await Tenure(self._parts, life).record()
-            life.leave()
+            life.close()
             told = {"kept_pid": life.process.pid}
         elif life is not None:
             report = await life.end(self._settings.kill_timeout)
