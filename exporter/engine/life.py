@@ -134,16 +134,23 @@ class Life:
         """Why its root process ended, from the whole of its output."""
         self.exited = True
         self._output.drain()
-        host, port = self._client.address
-        holder = port_holder(host, port)
-        stranger = holder is not None and holder not in self.tree.refresh()
+        scan = self._output.scan
+        held_by = None
+        if any(rule.reason == "port_in_use" for rule, _ in scan.found()):
+            held_by = self._stranger()  # reads every socket of the host: only where the answer counts
         context = Context(
             was_ready=self.ready_at is not None,
-            port=port,
-            port_held_by=f"process {holder.pid}" if holder is not None and stranger else None,
+            port=self._client.address[1],
+            port_held_by=held_by,
             secrets=self._secrets,
         )
-        return diagnose(exit_code, self._output.scan, context)
+        return diagnose(exit_code, scan, context)
+
+    def _stranger(self) -> str | None:
+        """Who holds the engine's port and is not of the engine, in words."""
+        holder = port_holder(*self._client.address)
+        stranger = holder is not None and holder not in self.tree.refresh(full=True)
+        return f"process {holder.pid}" if holder is not None and stranger else None
 
     async def end(self, kill_timeout: float) -> StopReport:
         """Stop every process of it; returns when nothing is left, or when the rest will not die."""
