@@ -210,25 +210,20 @@ def bench_crash(rounds: int) -> None:
         )  # fmt: skip
         with running(*command, stderr=subprocess.PIPE) as process:
             assert process.stderr is not None
-            for _ in range(rounds):
-                wait_for(port, b"vllm_exporter_engine_up 1")
-                engine = engine_pid(process.pid)
-                killed = time.time()
-                os.kill(engine, signal.SIGKILL)
-                for line in process.stderr:
-                    event = json.loads(line)
-                    if event["event"] == "engine_crashed":
-                        delays.append(datetime.fromisoformat(event["timestamp"]).timestamp() - killed)
+            engine, killed = 0, 0.0
+            for line in process.stderr:
+                event = json.loads(line)
+                if event["event"] == "engine_started":
+                    engine = event["pid"]
+                elif event["event"] == "engine_ready":
+                    killed = time.time()
+                    os.kill(engine, signal.SIGKILL)
+                elif event["event"] == "engine_backoff":
+                    delays.append(datetime.fromisoformat(event["timestamp"]).timestamp() - killed)
+                    if len(delays) == rounds:
                         break
-                wait_for(port, b"vllm_exporter_engine_up 0")
     print(f"\nSIGKILL of the engine to the daemon's log line, {rounds} times")
     print(f"  median {statistics.median(delays) * 1000:.1f} ms, worst {max(delays) * 1000:.1f} ms")
-
-
-def engine_pid(daemon: int) -> int:
-    """The one child of the daemon that is the engine."""
-    children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
-    return int(children[0])
 
 
 def main() -> None:
