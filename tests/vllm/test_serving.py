@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import openai
 import pytest
-from real_engine import MODEL_LEN, MODEL_NAME, START_LIMIT, Daemon, Page, Stream, is_open, streams
+from real_engine import MODEL_LEN, MODEL_NAME, PROMPT, START_LIMIT, Daemon, Page, Stream, is_open, streams
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -165,15 +165,15 @@ def test_running_requests_show_and_many_clients_are_counted(served: Served) -> N
         assert (stream.error, stream.finish_reason, stream.output_tokens) == (None, "length", 1000)
     served.requests += 16
     served.output_tokens += 16 * 1000
-    served.input_tokens += 16 * len("once upon a time")
+    served.input_tokens += 16 * len(PROMPT)
     page = served.daemon.wait(served.agreed)
     assert page.total("vllm_slo_requests_running") == 0
 
 
 def test_refused_requests_are_failures_whether_they_streamed_or_not(served: Served) -> None:
     before = served.daemon.page()
-    busy = streams(served.daemon, SLOTS, tokens=1000)
-    more = [Stream(served.daemon, 1000) for _ in range(3 * QUEUE)]
+    busy = streams(served.daemon, SLOTS, tokens=1500)
+    more = [Stream(served.daemon, 1500) for _ in range(3 * QUEUE)]
     refused_plain = 0
     with served.daemon.client() as client:
         for _ in range(3):
@@ -187,10 +187,10 @@ def test_refused_requests_are_failures_whether_they_streamed_or_not(served: Serv
     for stream in (*busy, *more):
         stream.join(120)
         if stream.error is None:
-            assert stream.output_tokens == 1000
+            assert stream.output_tokens == 1500
             served.requests += 1
-            served.output_tokens += 1000
-            served.input_tokens += len("once upon a time")
+            served.output_tokens += 1500
+            served.input_tokens += len(PROMPT)
     refused = refused_plain + sum(stream.error is not None for stream in more)
     assert refused > 0
     page = served.daemon.wait(
@@ -205,7 +205,7 @@ def test_refused_requests_are_failures_whether_they_streamed_or_not(served: Serv
 def test_a_pause_is_only_reported_where_that_is_asked_for(served: Served) -> None:
     daemon = served.daemon
     core = daemon.engine_pid("EngineCore")
-    demand = streams(daemon, 4, tokens=1000)
+    demand = streams(daemon, 4, tokens=3000)
     os.kill(core, signal.SIGSTOP)
     try:
         page = daemon.wait(lambda page: page.state == "unresponsive", 6 + 3 + 15)
@@ -214,7 +214,7 @@ def test_a_pause_is_only_reported_where_that_is_asked_for(served: Served) -> Non
     finally:
         os.kill(core, signal.SIGCONT)
     for stream in demand:
-        assert stream.join(120).output_tokens == 1000
+        assert stream.join(120).output_tokens == 3000
     page = daemon.wait_state("ready", 60)
     assert page.total("vllm_exporter_engine_restarts_total") == 0
     assert daemon.engine_pid("EngineCore") == core

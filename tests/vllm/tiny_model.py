@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
     "num_attention_heads": 2,
     "num_key_value_heads": 2,
     "vocab_size": 512,
-    "max_position_embeddings": 2048,
+    "max_position_embeddings": 8192,
     "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
     "hidden_act": "silu",
@@ -91,7 +91,7 @@ def write_tokenizer(directory: Path) -> None:
     begin, end, pad = SPECIAL_TOKENS
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=pad, model_max_length=2048
+        tokenizer_object=tokenizer, bos_token=begin, eos_token=end, pad_token=pad, model_max_length=8192
     )
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(directory)
