@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 SAVE_SECONDS = 10.0
 """How often the state file is written: what losing the daemon without warning can cost the totals."""
+DRAIN_SCRAPE_SECONDS = 0.25
+"""Time between two scrapes while the engine drains."""
 EXIT_OK, EXIT_FAILED = 0, 1
 
 
@@ -163,7 +165,13 @@ async def _live(
         def tell_systemd(status: EngineStatus) -> None:
             notifier.status(f"engine {status.state}")
 
+        def scrape_faster(status: EngineStatus) -> None:
+            """A drain ends with pages that show no request: do not wait for slow ones."""
+            if status.state == "draining" and settings.scrape.interval > DRAIN_SCRAPE_SECONDS:
+                schedule.every(DRAIN_SCRAPE_SECONDS, scraper.scrape, name="scrape")
+
         engine.subscribe(tell_systemd)
+        engine.subscribe(scrape_faster)
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

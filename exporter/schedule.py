@@ -35,8 +35,10 @@ class Schedule:
         self._failed: asyncio.Future[None] | None = None
 
     def every(self, seconds: float, work: Callable[[], Awaitable[None] | None], *, name: str) -> None:
-        """Do `work` now and then every `seconds`."""
-        self._scheduler.add_job(work, "interval", seconds=seconds, id=name, name=name, next_run_time=_now())
+        """Do `work` now and then every `seconds`; in place of the job that had this name."""
+        self._scheduler.add_job(
+            work, "interval", seconds=seconds, id=name, name=name, next_run_time=_now(), replace_existing=True
+        )
 
     async def run(self) -> None:
         """Run the jobs until cancelled; raises what a job raised."""

@@ -193,7 +193,7 @@ def _by_exit_code(exit_code: int | None, scan: OutputScan, context: Context) -> 
     if exit_code is None:
         return Failure("exited", f"the engine is gone; its exit code cannot be known{tail}", "", True)
     if exit_code < 0:
-        return _by_signal(-exit_code, context, tail)
+        return _by_signal(-exit_code, context, f": {scan.exception}" if scan.exception else "")
     if exit_code == 127:
         return Failure(
             "command_not_found", f"no such command{tail}", "correct the command, or install it", False

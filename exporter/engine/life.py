@@ -20,6 +20,7 @@ from exporter.engine.processes import (
     ProcessId,
     StopReport,
     boot_id,
+    oom_kills,
     port_holder,
     port_is_free,
     stop_tree,
@@ -78,6 +79,7 @@ class Life:
             secrets=secrets,
             on_progress=self._progressed,
         )
+        self._oom_kills = oom_kills()
         self._output.start()
         self._tasks = [spawn(self._watch_exit(), "engine exit"), spawn(self._watch_port(), "engine start")]
 
@@ -142,6 +144,7 @@ class Life:
             was_ready=self.ready_at is not None,
             port=self._client.address[1],
             port_held_by=held_by,
+            oom_killed=oom_kills() > self._oom_kills,
             secrets=self._secrets,
         )
         return diagnose(exit_code, scan, context)
@@ -155,6 +158,7 @@ class Life:
     async def end(self, kill_timeout: float) -> StopReport:
         """Stop every process of it; returns when nothing is left, or when the rest will not die."""
         self.exited = True
+        self._output.stopping()
         self.look_around(full=True)
         return await stop_tree(self.tree, kill_timeout=kill_timeout, process=self.process)
 

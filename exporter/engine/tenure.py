@@ -35,6 +35,8 @@ from exporter.settings import EngineSettings
 
 log = structlog.get_logger(__name__)
 
+IDLE_SCRAPES = 2
+"""Pages in a row without a request that end a drain."""
 RECORD_SECONDS = 60.0
 """How old the place in the output may be from which the next daemon goes on reading."""
 SAMPLES_SECONDS = 300.0
@@ -211,6 +213,7 @@ class Tenure:
         self._board.move(Event.STOP, {"asked_to_stop": True}, waits_for_requests=waits)
         began = time.monotonic()
         until = began + (self._settings.drain_timeout if waits else 0.0)
+        idle_scrapes = 0
         while waits:
             match event := await self._inbox.next(until):
                 case None:
@@ -221,9 +224,12 @@ class Tenure:
                     return
                 case Exited():
                     return
-                case Scraped() if _is_idle(event.progress):
-                    log.info("engine_drained", seconds=round(time.monotonic() - began, 2))
-                    return
+                case Scraped():
+                    # The last tokens leave the gauges before they reach the client: one quiet page is not enough.
+                    idle_scrapes = idle_scrapes + 1 if _is_idle(event.progress) else 0
+                    if idle_scrapes == IDLE_SCRAPES:
+                        log.info("engine_drained", seconds=round(time.monotonic() - began, 2))
+                        return
 
 
 def _is_idle(progress: Progress | None) -> bool:
