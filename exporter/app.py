@@ -206,7 +206,8 @@ def _engine_command(settings: Settings) -> EngineCommand | None:
         read_file=lambda name: Path(name).read_text(encoding="utf-8"),
     )
     if settings.engine.api_key is not None:
-        command = replace(command, api_key=settings.engine.api_key)
+        key = settings.engine.api_key
+        command = replace(command, api_key=key, secrets=(*command.secrets, key.get_secret_value()))
     return command
 
 
@@ -287,9 +288,9 @@ def _http_session() -> aiohttp.ClientSession:
 
 
 def _stop(engine: Engine, number: int, notifier: Any) -> None:
-    log.info("signal_received", signal=signal.Signals(number).name)
-    notifier.stopping()
     engine.stop()
+    notifier.stopping()
+    log.info("signal_received", signal=signal.Signals(number).name)
 
 
 async def _save(state: StateFile, parts: dict[str, Any]) -> None:

@@ -84,6 +84,14 @@ def _parser(*, simulate: bool) -> argparse.ArgumentParser:
     return parser
 
 
+def _rate(text: str) -> float:
+    """Requests a second, from 0 to 1000."""
+    rate = float(text)
+    if not 0 <= rate <= 1000:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1000, got {text}")
+    return rate
+
+
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     from exporter.settings import FLAGS, option_names
 

@@ -1,18 +1,94 @@
-"""structlog set-up: events in snake case, JSON or console lines on standard error."""
+"""structlog set-up: events in snake case, JSON or console lines on standard error.
+
+A log is never worth the daemon: lines are written by a thread, so that a reader who stopped reading stalls nothing, and a
+line that cannot be written (a closed pipe, a full disk) is lost and counted, not raised.
+"""
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
+import threading
+from collections import deque
 from typing import Literal
 
 import structlog
 
+QUEUE_LINES = 10_000
+"""Lines that wait for a slow reader; more are lost."""
+CLOSE_SECONDS = 1.0
+"""Longest wait for the last lines at the end."""
+
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Outlet:
+    """A text file on a descriptor, whose `write` never waits and never fails."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.lost = 0
+        """Lines that nobody got."""
+        self._descriptor = descriptor
+        self._lines: deque[str] = deque()
+        self._pending = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Hand one or more whole lines over."""
+        with self._pending:
+            if len(self._lines) < QUEUE_LINES and not self._closing:
+                self._lines.append(text)
+                self._pending.notify()
+            else:
+                self.lost += 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: the thread flushes."""
+
+    def close(self) -> None:
+        """Write what waits, but not for long."""
+        with self._pending:
+            self._closing = True
+            self._pending.notify()
+        self._thread.join(CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            with self._pending:
+                while not self._lines and not self._closing:
+                    self._pending.wait()
+                if not self._lines:
+                    return
+                lines, self._lines = self._lines, deque()
+            try:
+                _write_all(self._descriptor, "".join(lines).encode("utf-8", "backslashreplace"))
+            except OSError:
+                self.lost += len(lines)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+_outlet: Outlet | None = None
+
+
+def lost_lines() -> int:
+    """Log lines of this process that could not be written."""
+    return _outlet.lost if _outlet is not None else 0
 
 
 def configure(fmt: Literal["json", "console"], level: str) -> None:
     """Send structlog and the standard library's warnings to standard error, in one format, from `level` up."""
+    global _outlet
+    _outlet = Outlet(sys.stderr.fileno())
+    atexit.register(_outlet.close)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -27,10 +103,10 @@ def configure(fmt: Literal["json", "console"], level: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=_outlet),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_outlet)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from exporter import __version__
+from exporter import __version__, logs
 from exporter.exposition.block import Block
 from exporter.exposition.model import Family
 
@@ -69,8 +69,13 @@ LAG_MAX = Family(
     "Latest heartbeat of the event loop in the last minute or so.",
     unit="seconds",
 )
+LOG_LOST = Family(
+    "vllm_exporter_log_lines_lost_total",
+    "counter",
+    "Lines of the daemon's own log that could not be written: nobody reads standard error, or its disk is full.",
+)
 FAMILIES = (
-    BUILD, CPU, RESIDENT, VIRTUAL, OPEN_FDS, MAX_FDS, THREADS, START_TIME, GC_RUNS, GC_COLLECTED, LAG, LAG_MAX,
+    BUILD, CPU, RESIDENT, VIRTUAL, OPEN_FDS, MAX_FDS, THREADS, START_TIME, GC_RUNS, GC_COLLECTED, LAG, LAG_MAX, LOG_LOST,
 )  # fmt: skip
 
 HEARTBEAT_SECONDS = 0.5
@@ -147,6 +152,7 @@ class ProcessMetrics:
         self._threads = block.gauge(THREADS)
         generations = [str(generation) for generation in range(len(gc.get_stats()))]
         self._gc = [(block.counter(GC_RUNS, g), block.counter(GC_COLLECTED, g)) for g in generations]
+        self._log_lost = block.counter(LOG_LOST)
         self._lag = lag
         self._lag_last = block.gauge(LAG)
         self._lag_max = block.gauge(LAG_MAX)
@@ -164,6 +170,7 @@ class ProcessMetrics:
         for (runs, collected), stats in zip(self._gc, gc.get_stats(), strict=True):
             runs.set(stats["collections"])
             collected.set(stats["collected"])
+        self._log_lost.set(logs.lost_lines())
         if self._lag is not None:
             self._lag_last.set(self._lag.last)
             self._lag_max.set(self._lag.largest)

@@ -9,9 +9,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -33,6 +33,8 @@ from exporter.settings.sections import (
     default_data_dir,
 )
 
+CONFIG_BYTES = 1 << 20
+"""Largest config file that is read."""
 ENV_PREFIX = "VLLM_EXPORTER_"
 FLAGS = {
     "--listen": "web.listen",
@@ -44,6 +46,12 @@ FLAGS = {
     "--log-level": "log.level",
 }
 """Flags that scripts rely on, and the settings that they are short for."""
+
+
+def _not_empty(value: object) -> object:
+    if value == "":
+        raise ValueError("expected a folder, not nothing")
+    return value
 
 
 class Settings(BaseSettings):
@@ -65,10 +73,17 @@ class Settings(BaseSettings):
     gpu: GpuSettings = GpuSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
-    data_dir: Path = Field(
+    data_dir: Annotated[Path, BeforeValidator(_not_empty)] = Field(
         default_factory=default_data_dir,
         description="Folder for the engine's output, incidents and what must outlive a restart; one daemon each.",
     )
+
+
+_SECTIONS = frozenset(
+    name
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+)
 
 
 class _Given(PydanticBaseSettingsSource):
@@ -161,11 +176,14 @@ def _remove(locations: Iterable[tuple[int | str, ...]], sources: list[dict[str, 
 def read_config_file(path: Path) -> dict[str, Any]:
     """The mapping in a TOML (`.toml`) or YAML (`.yaml`, `.yml`, `.json`) file; ConfigError says what is wrong with it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(CONFIG_BYTES + 1)
     except OSError as error:
         raise ConfigError([f"cannot read the config file {path}: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"]) from error
+    if len(text) > CONFIG_BYTES:
+        raise ConfigError([f"{path}: longer than {CONFIG_BYTES} characters; is it a config file?"])
     if path.suffix == ".toml":
         try:
             return tomllib.loads(text)
@@ -205,6 +223,10 @@ def _nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
         section, dot, key = name.partition(".")
         if dot:
             nested.setdefault(section, {})[key] = value
+        elif section in _SECTIONS:
+            raise ConfigError(
+                [f"--set {name}: a section is no setting; name one of its options, such as {name}.…"]
+            )
         else:
             nested[section] = value
     return nested
@@ -247,7 +269,9 @@ class _Places:
 
     def of(self, location: tuple[str, ...]) -> str:
         dotted = ".".join(location[:2])
-        if any(name == dotted or name.startswith(f"{dotted}.") for name in self._flags):
+        if dotted in _SECTIONS:
+            return dotted  # options of it that do not go together, each from where it may come
+        if dotted in self._flags:
             flag = next((flag for flag, name in FLAGS.items() if name == dotted), f"--set {dotted}")
             return f"flag {flag}"
         variable = self._variables.get((ENV_PREFIX + "__".join(location[:2])).upper())
@@ -300,7 +324,7 @@ def _problems(error: ValidationError, places: _Places) -> list[str]:
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
             dotted = ".".join(location)
-            near = difflib.get_close_matches(dotted, [*known, *Settings.model_fields], n=1)
+            near = difflib.get_close_matches(dotted, known if "." in dotted else Settings.model_fields, n=1)
             message = f"no such setting {dotted}" + (f"; did you mean {near[0]}?" if near else "")
         problems.append(f"{places.of(location)}: {message}")
     return problems

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -32,6 +33,10 @@ def _split_words(value: object) -> object:
 def _split_numbers(value: object) -> object:
     """A string becomes the numbers between its commas."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
@@ -81,12 +86,20 @@ class Section(BaseModel):
                 raise ValueError(f"{key} and {key}_file are both set: keep one")
             path = Path(str(read[f"{key}_file"]))
             try:
-                read[key] = path.read_text(encoding="utf-8").strip()
+                with path.open(encoding="utf-8") as file:
+                    text = file.read(SECRET_BYTES + 1)
             except (OSError, UnicodeDecodeError) as error:
                 raise ValueError(f"cannot read {key}_file: {error}") from error
+            if len(text) > SECRET_BYTES:
+                raise ValueError(f"{key}_file {path} is longer than {SECRET_BYTES} characters")
+            read[key] = text.strip()
             if not read[key]:
                 raise ValueError(f"{key}_file {path} is empty")
         return read
+
+
+SECRET_BYTES = 1 << 16
+"""Largest secret file that is read: a key is short, and `/dev/zero` is no key."""
 
 
 def is_secret(annotation: object) -> bool:
@@ -184,12 +197,17 @@ class EngineSettings(Section):
         from urllib.parse import urlsplit
 
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        host = parts.hostname or ""
+        if parts.scheme not in ("http", "https") or not re.fullmatch(r"[\w.%:~-]+", host):
             raise ValueError("expected a URL such as http://127.0.0.1:8000")
         try:
             _ = parts.port
         except ValueError as error:
             raise ValueError(f"bad port: {error}") from error
+        if "@" in parts.netloc:
+            raise ValueError(
+                "no user and password in the URL: it is shown in logs; an API key goes into engine.api_key"
+            )
         if parts.query or parts.fragment:
             raise ValueError("expected a base URL without query or fragment, such as http://127.0.0.1:8000")
         return value.rstrip("/")
@@ -198,7 +216,9 @@ class EngineSettings(Section):
 class ScrapeSettings(Section):
     """Reading the engine's `/metrics`."""
 
-    interval: Seconds = Field(1.0, description="Time between two scrapes of the engine.")
+    interval: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+        1.0, description="Time between two scrapes of the engine."
+    )
     timeout: Seconds = Field(5.0, description="Longest time for one scrape.")
     body_limit: Annotated[int, Field(ge=1024)] = Field(
         32 << 20, description="Largest page accepted, in bytes after decompression."
@@ -288,6 +308,13 @@ class WebSettings(Section):
         parse_listen(value)
         return value
 
+    @field_validator("bearer_token")
+    @classmethod
+    def _is_a_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("the token is empty: set one, or none")
+        return value
+
     @model_validator(mode="after")
     def _tls_is_whole(self) -> WebSettings:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
@@ -301,7 +328,7 @@ class LogSettings(Section):
     format: Literal["json", "console"] = Field(
         "console", description="One JSON object a line, or lines for a person."
     )
-    level: Literal["debug", "info", "warning", "error"] = Field(
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="Least severe level that is printed."
     )
 

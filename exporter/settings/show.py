@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from exporter.engine.secrets import mask_argv
 from exporter.settings.load import ENV_PREFIX, FLAGS, Settings, option_names
 from exporter.settings.sections import Section
 
@@ -26,6 +27,8 @@ def as_toml(settings: Settings) -> str:
         lines += ["", f"[{name}]"]
         for key in type(value).model_fields:
             option = getattr(value, key)
+            if key == "command":
+                option = mask_argv(option)
             from_file = getattr(value, f"{key}_file", None)
             if option is None:
                 lines.append(f"# {key} is not set")

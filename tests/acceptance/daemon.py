@@ -57,6 +57,14 @@ class Daemon:
                 stderr=log,
             )  # fmt: skip
 
+    @classmethod
+    def around(cls, process: subprocess.Popen[bytes], port: int, log: Path) -> Self:
+        """A process that the test started in its own way."""
+        daemon = cls.__new__(cls)
+        daemon.process, daemon.port, daemon.log = process, port, log
+        log.touch()
+        return daemon
+
     def __enter__(self) -> Self:
         return self
 
@@ -78,6 +86,14 @@ class Daemon:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return str(answer.read().decode())
+
+    def body(self, path: str) -> str:
+        """The body of an answer of any status."""
+        try:
+            return self.get(path)
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(error.read().decode())
 
     def status(self, path: str) -> int:
         try:

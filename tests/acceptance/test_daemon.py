@@ -6,13 +6,14 @@ import http.server
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
-from daemon import Daemon, eventually, free_port, gone, simulator
+from daemon import PROGRAM, Daemon, eventually, free_port, gone, simulator
 
 QUICK = ("--set", "engine.drain_timeout=1", "--set", "engine.restart_delay=0.2")
 
@@ -149,6 +150,47 @@ def test_a_failure_that_a_retry_cannot_mend_is_named_and_not_retried(tmp_path: P
         told = daemon.event("engine_failed")
         assert "--max-model-len" in json.dumps(told)
         assert daemon.process.poll() is None, "the metrics that tell of it stay up"
+
+
+@pytest.mark.parametrize("how", ["closed pipe", "full disk"])
+def test_a_log_that_nobody_takes_ends_neither_the_daemon_nor_its_obedience(tmp_path: Path, how: str):
+    port, engine_port = free_port(), free_port()
+    reading, writing = os.pipe() if how == "closed pipe" else (None, os.open("/dev/full", os.O_WRONLY))
+    command = (*PROGRAM, "run", "--listen", f"127.0.0.1:{port}", "--data-dir", str(tmp_path / "data"))
+    process = subprocess.Popen(
+        [*command, "--set", "gpu.source=off", *QUICK, *simulator(engine_port)], stderr=writing
+    )
+    os.close(writing)
+    daemon = Daemon.around(process, port, tmp_path / "none.log")
+    with daemon:
+        daemon.wait_ready()
+        if reading is not None:
+            os.close(reading)
+        os.kill(children_of(process.pid)[0], signal.SIGKILL)
+        eventually("restarted", lambda: daemon.value("vllm_exporter_engine_restarts_total") == 1)
+        daemon.wait_ready()
+        assert (daemon.value("vllm_exporter_log_lines_lost_total") or 0) > 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_key_from_the_settings_is_masked_wherever_the_engine_prints_it(tmp_path: Path):
+    key = tmp_path / "key"
+    key.write_text("K3y-from-a-file")
+    script = ("sh", "-c", f"cat {key}; echo; exit 3")
+    flags = (
+        "--set",
+        f"engine.api_key_file={key}",
+        "--set",
+        "engine.crash_limit=1",
+        "--set",
+        "gpu.source=off",
+    )
+    with Daemon(tmp_path, "run", *flags, "--", *script) as daemon:
+        eventually("failed", lambda: daemon.value("vllm_exporter_engine_state", state="failed") == 1)
+        assert any("********" in str(event) or "***" in str(event) for event in daemon.events())
+        for shown in (daemon.log.read_text(), daemon.get(), str(daemon.body("/-/ready"))):
+            assert "K3y-from-a-file" not in shown
 
 
 def test_a_model_name_of_quotes_newlines_and_emoji_is_escaped_in_every_output(tmp_path: Path):

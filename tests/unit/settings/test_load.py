@@ -161,6 +161,13 @@ def test_a_wrong_secret_is_not_printed_in_the_error():
         {"engine.nonsense": 1},
         {"web.listen": "::1:80"},
         {"web.listen": "h:٣"},
+        {"engine": "1"},
+        {"engine.url": "http://exa mple:80"},
+        {"engine.url": "http://bob:s3cret@h:1"},
+        {"scrape.interval": "1e-9"},
+        {"web.bearer_token": "  "},
+        {"data_dir": ""},
+        {"engine.api_key_file": "/dev/zero"},
     ],
 )
 def test_contradictions_and_nonsense_are_refused(flags: dict[str, object]):
@@ -173,6 +180,26 @@ def test_what_check_config_prints_loads_again_as_the_same_settings(tmp_path: Pat
     )
     again = load_settings(config=write(tmp_path, "again.toml", as_toml(settings)), environ={})
     assert again == settings
+
+
+def test_secrets_on_the_engines_command_line_are_masked():
+    command = ("vllm", "serve", "m", "--api-key", "s3cret", "--hf-token=s3cret")
+    assert "s3cret" not in as_toml(load_settings({"engine.command": command}, environ={}))
+
+
+def test_an_endless_config_file_is_refused(tmp_path: Path):
+    endless = tmp_path / "c.toml"
+    endless.symlink_to("/dev/zero")
+    assert "longer than" in problems_of(config=endless, environ={})[0]
+
+
+def test_options_that_do_not_go_together_are_not_blamed_on_a_flag_that_was_not_given():
+    (problem,) = problems_of({"engine.url": "http://h:1", "engine.on_exit": "keep"}, environ={})
+    assert problem.startswith("engine: on_exit = keep needs a command")
+
+
+def test_log_levels_may_be_written_in_capitals():
+    assert load_settings({"log.level": "WARNING"}, environ={}).log.level == "warning"
 
 
 def test_every_option_is_described():
