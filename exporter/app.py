@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 SAVE_SECONDS = 10.0
-"""How often the state file is written: what losing the daemon without warning can cost the totals."""
+"""How often the state file is brought to the disk: what a crash of the machine can cost the totals."""
 DRAIN_SCRAPE_SECONDS = 0.25
 """Time between two scrapes while the engine drains."""
 EXIT_OK, EXIT_FAILED = 0, 1
@@ -47,9 +47,10 @@ class Blocks:
     gpu: Block = field(default_factory=Block)
     daemon: Block = field(default_factory=Block)
 
-    def page(self) -> Page:
+    def page(self, before_change: Callable[[], None]) -> Page:
         """All of them as one page."""
-        return Page((self.engine_page, self.indicators, self.gpu, self.daemon))
+        blocks = (self.engine_page, self.indicators, self.gpu, self.daemon)
+        return Page(blocks, before_change=before_change)
 
 
 @dataclass(slots=True)
@@ -58,6 +59,7 @@ class Readers:
 
     engine: Engine | None = None
     before_render: list[Callable[[], None]] = field(default_factory=list)
+    before_change: Callable[[], None] = lambda: None
 
     def engine_status(self) -> EngineStatus:
         """The engine's present status."""
@@ -79,7 +81,10 @@ def serve(settings: Settings) -> int:
     logs.configure(settings.log.format, settings.log.level)
     blocks, readers = Blocks(), Readers()
     server = WebServer(
-        settings.web, blocks.page(), engine_status=readers.engine_status, before_render=readers.refresh
+        settings.web,
+        blocks.page(lambda: readers.before_change()),
+        engine_status=readers.engine_status,
+        before_render=readers.refresh,
     )
     with contextlib.ExitStack() as stack:
         stack.callback(server.bind().close)
@@ -87,7 +92,7 @@ def serve(settings: Settings) -> int:
         data_dir = DataDir(settings.data_dir)
         stack.callback(data_dir.close)
         try:
-            asyncio.run(_live(settings, command, blocks, readers, server))
+            asyncio.run(_live(settings, command, data_dir, blocks, readers, server))
         except Exception as failure:
             for error in _leaves(failure):
                 log.error("daemon_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
@@ -96,7 +101,12 @@ def serve(settings: Settings) -> int:
 
 
 async def _live(
-    settings: Settings, command: EngineCommand | None, blocks: Blocks, readers: Readers, server: WebServer
+    settings: Settings,
+    command: EngineCommand | None,
+    data_dir: DataDir,
+    blocks: Blocks,
+    readers: Readers,
+    server: WebServer,
 ) -> None:
     """The daemon's life, top to bottom; what is opened here is closed in reverse when the engine's life has ended."""
     from exporter import process_metrics
@@ -151,16 +161,15 @@ async def _live(
             lambda: process.publish(now=time.monotonic()),
             lambda: server.publish(blocks.daemon),
         ]
+        keeper = _Keeper(data_dir, state, blocks.indicators, lambda: {"indicators": indicators.state()})
+        readers.before_change = keeper.save
         await server.start()
         stack.push_async_callback(server.stop)
-
-        async def save() -> None:
-            await _save(state, {"indicators": indicators.state()})
 
         schedule = Schedule()
         schedule.every(settings.scrape.interval, scraper.scrape, name="scrape")
         schedule.every(settings.engine.health_interval, engine.probe, name="probe")
-        schedule.every(SAVE_SECONDS, save, name="save")
+        schedule.every(SAVE_SECONDS, keeper.sync, name="save")
 
         def tell_systemd(status: EngineStatus) -> None:
             notifier.status(f"engine {status.state}")
@@ -189,7 +198,7 @@ async def _live(
             notifier.stopping()
             for task in around:
                 task.cancel()
-        await save()
+        await keeper.sync()
         log.info("stopped")
 
 
@@ -293,12 +302,46 @@ def _stop(engine: Engine, number: int, notifier: Any) -> None:
     log.info("signal_received", signal=signal.Signals(number).name)
 
 
-async def _save(state: StateFile, parts: dict[str, Any]) -> None:
-    """Save in a thread; a disk that does not take it is a warning, not the end of monitoring."""
-    try:
-        await asyncio.to_thread(state.save, parts)
-    except OSError as error:
-        log.warning("state_not_saved", error=str(error))
+class _Keeper:
+    """Saves the totals before anybody is shown them.
+
+    A scraper that saw a total must never see a smaller one, not even after a SIGKILL of the daemon: it would take that
+    for a reset and count the whole again. So a new page is printed only when what it shows is saved, which costs a small
+    write a second at most, and nothing while nobody looks.
+    """
+
+    def __init__(
+        self, data_dir: DataDir, file: StateFile, shown: Block, parts: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._data_dir = data_dir
+        self._file = file
+        self._shown = shown
+        self._parts = parts
+        self._version = -1
+        self._failing: set[str] = set()
+
+    def save(self) -> None:
+        """Save if something changed; a disk that does not take it is a warning, not the end of monitoring."""
+        if self._version == self._shown.version:
+            return
+        self._version = self._shown.version
+        self._try("save", lambda: self._file.save(self._parts()))
+
+    async def sync(self) -> None:
+        """Save, and bring it to the disk."""
+        self._try("check", self._data_dir.check)
+        self.save()
+        await asyncio.to_thread(self._try, "sync", self._file.sync)
+
+    def _try(self, what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as error:
+            if what not in self._failing:
+                log.warning("state_not_saved", data_dir=str(self._data_dir.path), error=str(error))
+            self._failing.add(what)
+        else:
+            self._failing.discard(what)
 
 
 def _load(indicators: Any) -> float:

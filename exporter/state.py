@@ -29,25 +29,47 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Inherited by nobody: an engine that is kept must not hold the lock.
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = self._hold()
+        except BlockingIOError as error:
+            raise ConfigError(
+                [
+                    f"data_dir {path} is in use by another daemon ({error.strerror}); give this one its own with --data-dir"
+                ]
+            ) from error
         except OSError as error:
             raise ConfigError(
                 [f"data_dir {path}: {error.strerror}; give a folder that can be written with --data-dir"]
             ) from error
+
+    def _hold(self) -> int:
+        """Make the folder and lock it; BlockingIOError names who has it."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Inherited by nobody: an engine that is kept must not hold the lock.
+        lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self._lock)
-            raise ConfigError(
-                [
-                    f"data_dir {path} is in use by another daemon (pid {holder}); give this one its own with --data-dir"
-                ]
-            ) from error
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(lock)
+            raise BlockingIOError(error.errno, f"pid {holder}") from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        return lock
+
+    def check(self) -> None:
+        """Hold the folder again when somebody removed it; a second daemon could take the same path otherwise.
+
+        Raises:
+            OSError: it cannot be made again, or another daemon has taken it meanwhile.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if (self.path / "lock").stat().st_ino == os.fstat(self._lock).st_ino:
+                return
+        lost, self._lock = self._lock, self._hold()
+        os.close(lost)
+        log.warning(
+            "data_dir_was_removed", path=str(self.path), advice="it was made again; what it held is lost"
+        )
 
     def close(self) -> None:
         """Let the folder go."""
@@ -77,7 +99,7 @@ class StateFile:
             parts = saved["parts"]
             if not isinstance(parts, dict):
                 raise ValueError("parts is no mapping")
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, RecursionError) as error:
             aside = self._path.with_suffix(".broken")
             log.warning("state_set_aside", path=str(self._path), moved_to=str(aside), error=str(error))
             with contextlib.suppress(OSError):
@@ -86,15 +108,21 @@ class StateFile:
         return parts
 
     def save(self, parts: dict[str, Any]) -> None:
-        """Replace the file; OSError when the disk does not take it. Nothing is written when nothing changed."""
+        """Replace the file; OSError when the disk does not take it. Nothing is written when nothing changed.
+
+        What is saved outlives the process from here on, and a crash of the machine from the next `sync` on.
+        """
         text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
         if text == self._last:
             return
-        whole = f'{{"version":{VERSION},"saved_at":{time.time():.3f},"parts":{text}}}'
         temporary = self._path.with_suffix(".new")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(whole)
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.write_text(
+            f'{{"version":{VERSION},"saved_at":{time.time():.3f},"parts":{text}}}', encoding="utf-8"
+        )
         temporary.replace(self._path)
         self._last = text
+
+    def sync(self) -> None:
+        """Bring what was saved to the disk; blocks, so call it in a thread. OSError when the disk does not take it."""
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            os.fsync(file.fileno())

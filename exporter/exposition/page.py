@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip as _gzip
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from exporter.exposition.convert import PassThrough
@@ -42,10 +42,16 @@ class PassThroughBlock:
 
 
 class Page:
-    """All blocks, one after the other. A rendering is kept until a block changes."""
+    """All blocks, one after the other. A rendering is kept until a block changes.
 
-    def __init__(self, blocks: Sequence[Renderable]) -> None:
+    `before_change` is called before anything that has not been shown yet is printed: the place to write it down first.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Renderable], *, before_change: Callable[[], None] = lambda: None
+    ) -> None:
         self._blocks = tuple(blocks)
+        self._before_change = before_change
         self._kept: dict[tuple[bool, bool], tuple[list[int], bytes]] = {}
 
     def render(self, *, openmetrics: bool, gzip: bool) -> bytes:
@@ -54,6 +60,7 @@ class Page:
         kept = self._kept.get((openmetrics, gzip))
         if kept is not None and kept[0] == versions:
             return kept[1]
+        self._before_change()
         if gzip:
             plain = self.render(openmetrics=openmetrics, gzip=False)
             body = _gzip.compress(plain, _GZIP_LEVEL, mtime=0)

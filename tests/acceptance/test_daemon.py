@@ -124,6 +124,38 @@ def test_a_killed_daemon_that_keeps_its_engine_finds_it_again_with_all_its_total
     assert gone(successor)
 
 
+@pytest.mark.parametrize("on_exit", ["keep", "stop"])
+def test_no_total_that_was_ever_shown_goes_back_when_the_daemon_is_killed(tmp_path: Path, on_exit: str):
+    """The saved totals were ten seconds old, and Prometheus took each fall for a reset and counted all again."""
+    port = free_port()
+    quick = ("--set", "gpu.source=off", "--set", "scrape.interval=0.1", *QUICK)
+    run = ("run", "--on-exit", on_exit, *quick, *simulator(port, "--traffic", "20"))
+    shown: dict[str, float] = {}
+
+    def look(daemon: Daemon) -> None:
+        for family in daemon.families().values():
+            for sample in family.samples:
+                if sample.name.startswith("vllm_slo_") and sample.name.endswith(
+                    ("_total", "_count", "_bucket", "_sum")
+                ):
+                    key = f"{sample.name}{sorted(sample.labels.items())}"
+                    assert sample.value >= shown.get(key, 0), key
+                    shown[key] = sample.value
+
+    for _ in range(3):
+        with Daemon(tmp_path, *run) as daemon:
+            eventually("serving", lambda at=daemon: at.status("/-/healthy") == 200)
+            before = sum(shown.values())
+            eventually(
+                "totals moved", lambda at=daemon, was=before: (look(at), sum(shown.values()) > was + 100)[1]
+            )
+            look(daemon)
+            daemon.kill()
+    with Daemon(tmp_path, *("stop" if word == "keep" else word for word in run)) as daemon:
+        daemon.wait_ready()
+        look(daemon)
+
+
 def test_a_killed_daemon_that_stops_its_engine_takes_it_along(tmp_path: Path):
     port = free_port()
     with Daemon(

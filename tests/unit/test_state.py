@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,16 @@ def test_saved_parts_come_back(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"version": 99, "parts": {}}', '{"version": 1}', '{"version": 1, "parts": 3}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"version": 99, "parts": {}}',
+        '{"version": 1}',
+        '{"version": 1, "parts": 3}',
+        "[" * 100_000,
+    ],
 )
 def test_a_broken_file_is_set_aside_and_the_daemon_starts_afresh(tmp_path: Path, text: str):
     path = tmp_path / "state.json"
@@ -32,6 +42,30 @@ def test_a_second_daemon_is_refused_the_same_folder_and_told_by_whom(tmp_path: P
         DataDir(tmp_path / "d")
     first.close()
     DataDir(tmp_path / "d").close()
+
+
+def test_a_removed_folder_is_held_again(tmp_path: Path):
+    held = DataDir(tmp_path / "d")
+    held.check()
+    shutil.rmtree(tmp_path / "d")
+    held.check()
+    with pytest.raises(ConfigError, match="in use"):
+        DataDir(tmp_path / "d")
+    shutil.rmtree(tmp_path / "d")
+    other = DataDir(tmp_path / "d")
+    with pytest.raises(OSError, match="pid"):
+        held.check()
+    other.close()
+    held.close()
+
+
+def test_saving_again_replaces_the_whole_and_leaves_no_half_written_file(tmp_path: Path):
+    file = StateFile(tmp_path / "state.json")
+    for number in range(3):
+        file.save({"n": number})
+        file.sync()
+        assert StateFile(tmp_path / "state.json").load() == {"n": number}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json"]
 
 
 def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path):
