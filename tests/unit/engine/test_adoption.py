@@ -96,8 +96,11 @@ def test_a_pid_used_again_another_boot_and_a_dead_engine_are_not_the_engine(
 
 
 def test_processes_that_outlived_their_root_are_found(engine: subprocess.Popen[bytes]) -> None:
-    record = record_for(engine.pid)
-    orphaned = replace(record, pid=record.pid - 1, start_ticks=record.start_ticks - 1)
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as root:
+        dead = identify(root.pid)
+        root.kill()
+    assert dead is not None
+    orphaned = replace(record_for(engine.pid), pid=dead.pid, start_ticks=dead.start_ticks)
     assert adoption.examine(orphaned, ARGV) is Found.REMAINS
     assert {m.pid for m in adoption.remains(orphaned).refresh(full=True)} == {engine.pid}
 
