@@ -49,6 +49,8 @@ _HINTS = (
     b"not found", b"Segmentation fault", b"Illegal instruction", b"Killed", b"Fault", b"No module", b"can't open",
 )  # fmt: skip
 """Every line that can be evidence holds one of these: looking for them alone makes the scan of ordinary output cheap."""
+_LAST_LINES = 16
+"""How many lines of a chunk, from its end, may be its last words."""
 _OCCURRENCES = 8
 """How often a text is looked at in one chunk before the rest of that chunk is left alone for it."""
 _EXCEPTION_LINE = re.compile(
@@ -64,11 +66,13 @@ class OutputScan:
         self._found: dict[Rule, str] = {}
         self._ready = False
         self._exception: str | None = None
-        self._last_line: str | None = None
+        self._telling: str | None = None
+        self._plain: str | None = None
 
     def ready(self) -> None:
         """The engine serves: from now on only what can happen to a running engine is evidence."""
         self._ready = True
+        self._telling = self._plain = None
 
     def feed(self, data: bytes) -> None:
         """Take in whole lines, as many at once as there are."""
@@ -90,9 +94,23 @@ class OutputScan:
         self._remember_last(data)
 
     def _remember_last(self, data: bytes) -> None:
-        end = data.rstrip()
-        if end:
-            self._last_line = clean(end[end.rfind(b"\n") + 1 :])[:500]
+        """Keep the last words: requests and progress bars are none, and news of level info only for want of better."""
+        end = len(data)
+        plain: str | None = None
+        for _ in range(_LAST_LINES):
+            if end <= 0:
+                break
+            start = data.rfind(b"\n", 0, end) + 1
+            raw = data[start:end].strip()
+            end = start - 1
+            line = parse_line(raw) if raw else None
+            if line is None or line.kind in ("access", "progress") or not line.text:
+                continue
+            if line.kind != "log" or line.level in ("warning", "error"):
+                self._telling = clean(raw)[:500]
+                break
+            plain = plain or clean(raw)[:500]
+        self._plain = plain or self._plain
 
     def found(self) -> Iterator[tuple[Rule, str]]:
         """Evidence, most telling rule first."""
@@ -107,7 +125,8 @@ class OutputScan:
 
     @property
     def last_line(self) -> str | None:
-        return self._last_line
+        """The last line that may say something about an end."""
+        return self._telling or self._plain
 
 
 def _lines_with(data: bytes, needle: bytes) -> Iterator[bytes]:

@@ -176,6 +176,29 @@ def test_an_unknown_end_quotes_the_last_exception_or_the_last_line() -> None:
     assert "last words" in failure_of(b"first\nlast words\n\n").message
 
 
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_requests_progress_and_plain_news_are_no_last_words_where_there_are_better(chunk: int) -> None:
+    noise = (
+        b'INFO:     127.0.0.1:36708 - "GET /health HTTP/1.1" 200 OK\n'
+        b"(EngineCore pid=1) INFO 11-20 12:00:00 [loggers.py:1] Avg prompt throughput: 0.0 tokens/s\n"
+        b"Capturing CUDA graphs:  50%|#####     | 1/2 [00:00<00:00,  1.00it/s]\n"
+    )
+    assert "the roof is on fire" in failure_of(b"the roof is on fire\n" + noise, chunk=chunk).message
+    assert "Avg prompt throughput" in failure_of(noise, chunk=chunk).message
+    only_requests = noise.splitlines(keepends=True)[0] * 100
+    assert failure_of(only_requests, chunk=chunk).message == "the engine ended with exit code 1"
+
+
+def test_warnings_of_the_start_are_not_the_last_words_of_an_engine_that_served() -> None:
+    scan = OutputScan()
+    scan.feed(b"WARNING 11-20 12:00:00 [x.py:1] a flag is deprecated\n")
+    scan.ready()
+    scan.feed(b"INFO 11-20 12:00:00 [x.py:1] goodbye\n")
+    message = diagnose(1, scan, Context(was_ready=True)).message
+    assert "goodbye" in message
+    assert "deprecated" not in message
+
+
 def test_secrets_are_masked_in_what_is_quoted() -> None:
     failure = failure_of(b"OddError: sesame is wrong\n", 1, Context(secrets=("sesame",)))
     assert "sesame" not in failure.line
