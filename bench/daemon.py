@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from bench.scrapers import load, quantile
+
 RULES = """
 groups:
   - name: ten
@@ -226,10 +228,42 @@ def bench_crash(rounds: int) -> None:
     print(f"  median {statistics.median(delays) * 1000:.1f} ms, worst {max(delays) * 1000:.1f} ms")
 
 
+def bench_wedged(seconds: float) -> None:
+    """64 scrapers of the whole daemon, while its engine serves, hangs with health 200, and answers nothing at all."""
+    print(f"\n64 scrapers in a closed loop against the whole daemon, {seconds:g} s each")
+    for name, faults in (
+        ("engine serves", ()),
+        ("engine wedged", ("wedge",)),
+        ("engine silent", ("silent",)),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            port, engine_port = free_port(), free_port()
+            flags = [flag for fault in faults for flag in ("--fault", f"{fault}@3")]
+            command = exporter(
+                "run", "--listen", f"127.0.0.1:{port}", "--data-dir", folder, "--log-level", "error",
+                "--set", "gpu.source=simulated", "--set", "engine.on_hang=report",
+                "--set", "engine.hang_timeout=2", "--set", "engine.hang_grace=0", "--set", "engine.canary_timeout=2",
+                "--set", "engine.health_interval=1", "--set", "engine.health_timeout=2", "--on-exit", "stop",
+                "--", sys.executable, "-m", "exporter", "simulate", "--port", str(engine_port), "--traffic", "5", *flags,
+            )  # fmt: skip
+            with running(*command) as process:
+                wait_for(port, b"vllm_exporter_engine_up 1")
+                if faults:
+                    wait_for(port, b'vllm_exporter_engine_state{state="unresponsive"} 1', seconds=60)
+                latencies = load(port, 64, seconds)
+                size = len(get(port) or b"")
+                process.send_signal(signal.SIGTERM)
+        p50, p99 = quantile(latencies, 0.5) * 1000, quantile(latencies, 0.99) * 1000
+        print(
+            f"  {name:16} p50 {p50:5.2f} ms  p99 {p99:5.2f} ms  {len(latencies) / seconds:7.0f}/s  {size} bytes"
+        )
+
+
 def main() -> None:
-    """Everything, in about four minutes."""
+    """Everything, in about five minutes."""
     bench_start(rounds=7)
     bench_crash(rounds=10)
+    bench_wedged(seconds=5)
     bench_steady(engines=1, rounds=3, seconds=15)
     bench_steady(engines=32, rounds=2, seconds=15)
 
