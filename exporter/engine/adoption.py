@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import structlog
+from pydantic import Field, TypeAdapter, ValidationError
 
 from exporter.engine.launcher import EngineProcess, start_guard
 from exporter.engine.procfs import ProcessId, alive, boot_id
@@ -31,27 +32,32 @@ def argv_hash(argv: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(argv).encode(errors="surrogateescape")).hexdigest()
 
 
+# What a field may hold: a record that somebody edited, or that a disk garbled, must not reach the kernel or the page.
+Pid = Annotated[int, Field(gt=0, lt=1 << 31)]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Time = Annotated[float, Field(ge=0, lt=1e12, allow_inf_nan=False)]
+Text = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+
+
 @dataclass(frozen=True)
 class EngineRecord:
     """An engine as the daemon that started it left it."""
 
-    pid: int
-    start_ticks: int
+    pid: Pid
+    start_ticks: Count
     boot_id: str
     argv_hash: str
-    base_url: str
-    output: str
-    output_offset: int
-    mark: str
-    started_at: float
+    base_url: Text
+    output: Text
+    output_offset: Count
+    mark: Annotated[str, Field(pattern=r"^\w+=\w*$")]
+    started_at: Time
     """Unix seconds."""
-    generation: int = 0
-    ready_since: float | None = None
-    restarts: Mapping[str, int] = field(default_factory=dict)
-    members: tuple[tuple[int, int], ...] = ()
+    generation: Count = 0
+    ready_since: Time | None = None
+    restarts: Mapping[str, Count] = field(default_factory=dict)
+    members: tuple[tuple[Pid, Count], ...] = ()
     """(pid, start ticks) of every process seen."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """The supervisor's own, JSON-able."""
 
     @property
     def id(self) -> ProcessId:
@@ -72,7 +78,6 @@ def record_of(
     generation: int = 0,
     ready_since: float | None = None,
     restarts: Mapping[str, int] | None = None,
-    extra: Mapping[str, Any] | None = None,
 ) -> EngineRecord:
     """The record of a running engine."""
     return EngineRecord(
@@ -89,7 +94,6 @@ def record_of(
         ready_since=ready_since,
         restarts=dict(restarts or {}),
         members=tuple(sorted((m.pid, m.start_ticks) for m in members)),
-        extra=dict(extra or {}),
     )
 
 
@@ -106,25 +110,39 @@ def save(data_dir: Path, record: EngineRecord) -> None:
 
 
 def forget(data_dir: Path) -> None:
-    """Nothing is left of the engine: the next start has nothing to adopt."""
-    with contextlib.suppress(FileNotFoundError):
-        (data_dir / FILE_NAME).unlink()
+    """Nothing is left of the engine: the next start has nothing to adopt.
+
+    A record that cannot be removed is no harm: the pid, start time and boot id in it fit no process.
+    """
+    path = data_dir / FILE_NAME
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("engine_record_not_removed", path=str(path), error=str(error))
 
 
 def load(data_dir: Path) -> EngineRecord | None:
-    """The record that an earlier daemon left; None when there is none that makes sense."""
+    """The record that an earlier daemon left; None when there is none. One that makes no sense is set aside."""
     path = data_dir / FILE_NAME
     try:
-        fields = json.loads(path.read_bytes())
-        fields["members"] = tuple((int(pid), int(ticks)) for pid, ticks in fields.get("members", ()))
-        record = EngineRecord(**fields)
-        _ = record.pid + record.start_ticks + record.output_offset + record.started_at + record.generation
+        return _RECORD.validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except OSError as error:
         log.warning("engine_record_unreadable", path=str(path), error=str(error))
-        return None
-    return record
+    except ValidationError as error:
+        aside = path.with_suffix(".broken")
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, wrong["loc"]))
+        log.warning(
+            "engine_record_set_aside", path=str(path), moved_to=str(aside), field=where, error=wrong["msg"]
+        )
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+    return None
+
+
+_RECORD = TypeAdapter(EngineRecord)
 
 
 class Found(StrEnum):

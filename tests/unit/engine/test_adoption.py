@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 
 from exporter.engine import adoption
 from exporter.engine.adoption import EngineRecord, Found
@@ -43,7 +45,6 @@ def record_for(pid: int) -> EngineRecord:
         ready_since=2.5,
         restarts={"crashed": 2},
         members=((identity.pid, identity.start_ticks),),
-        extra={"crashes": [1.0, 2.0]},
     )
 
 
@@ -60,17 +61,73 @@ def test_a_record_comes_back_as_it_was_saved_and_holds_no_secret(tmp_path: Path)
     assert adoption.load(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"pid": 1}', "\xff"])
-def test_a_record_that_makes_no_sense_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+NONSENSE = ["", "{", "[]", "{}", "null", "5", '{"pid": 1}', "\xff", "[" * 20_000, '{"pid":' * 20_000]
+
+
+@pytest.mark.parametrize("text", NONSENSE, ids=range(len(NONSENSE)))
+def test_a_record_that_makes_no_sense_is_set_aside_with_one_warning(tmp_path: Path, text: str) -> None:
     (tmp_path / adoption.FILE_NAME).write_bytes(text.encode("latin-1"))
-    assert adoption.load(tmp_path) is None
+    with structlog.testing.capture_logs() as logs:
+        assert adoption.load(tmp_path) is None
+        assert adoption.load(tmp_path) is None
+    assert [entry["event"] for entry in logs] == ["engine_record_set_aside"]
+    assert [path.name for path in tmp_path.iterdir()] == ["engine.broken"]
 
 
-def test_a_record_with_a_wrong_type_is_as_good_as_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pid", "one"),
+        ("pid", 0),
+        ("pid", True),
+        ("pid", 10**30),
+        ("start_ticks", 1.5),
+        ("boot_id", None),
+        ("output", "a\0b"),
+        ("output_offset", -1),
+        ("mark", 5),
+        ("mark", "EXPORTER=x\0y"),
+        ("started_at", float("inf")),
+        ("ready_since", "now"),
+        ("generation", "3"),
+        ("restarts", 5),
+        ("restarts", {"hang": "x"}),
+        ("restarts", {"hang": -1}),
+        ("members", 7),
+        ("members", [[1]]),
+        ("members", [["1", 2]]),
+    ],
+)
+def test_a_record_with_one_wrong_field_is_set_aside(tmp_path: Path, name: str, value: object) -> None:
     adoption.save(tmp_path, record_for(os.getpid()))
     path = tmp_path / adoption.FILE_NAME
-    path.write_text(json.dumps({**json.loads(path.read_text()), "pid": "one"}))
-    assert adoption.load(tmp_path) is None
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with structlog.testing.capture_logs() as logs:
+        assert adoption.load(tmp_path) is None
+    (told,) = logs
+    assert told["event"] == "engine_record_set_aside"
+    assert told["field"].startswith(name) or name == "started_at"
+    assert not path.exists()
+
+
+def test_a_record_of_a_later_version_with_more_fields_still_counts(tmp_path: Path) -> None:
+    adoption.save(tmp_path, record_for(os.getpid()))
+    path = tmp_path / adoption.FILE_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), "novelty": [1]}))
+    assert adoption.load(tmp_path) == record_for(os.getpid())
+
+
+def test_a_record_that_cannot_be_removed_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    adoption.save(tmp_path, record_for(os.getpid()))
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with structlog.testing.capture_logs() as logs:
+        adoption.forget(tmp_path)
+    assert [entry["event"] for entry in logs] == ["engine_record_not_removed"]
 
 
 def test_a_running_engine_is_known_again(engine: subprocess.Popen[bytes]) -> None:
