@@ -41,6 +41,8 @@ class Context:
     """Who holds the engine's port now that the engine is gone; None when it is free."""
     oom_killed: bool = False
     """The kernel killed something for memory while the engine ran."""
+    full_folder: str | None = None
+    """The folder of the engine's output, when its file system was full at the end."""
     secrets: tuple[str, ...] = ()
 
 
@@ -56,6 +58,8 @@ _OCCURRENCES = 8
 _EXCEPTION_LINE = re.compile(
     r"(?:\[rank\d+\]: ?)?(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Interrupt))(?:: (?P<what>.*))?$"
 )
+_NOT_FOR_SPACE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGSEGV, -signal.SIGILL, 126, 127)
+"""Ends that a full disk does not bring about: a write that fails is an exception, or a SIGBUS in shared memory."""
 _VAGUE = ("Engine core initialization failed", "See root cause above", "See stack trace", "KeyboardInterrupt")
 
 
@@ -184,11 +188,17 @@ def _diagnose(exit_code: int | None, scan: OutputScan, context: Context) -> Fail
             if failure := _port_in_use(context, exit_code):
                 return failure
             continue
+        if rule.consequence and context.full_folder is not None:
+            continue
         if rule.exit_codes and exit_code is not None and exit_code not in rule.exit_codes:
             continue
         if rule.consequence and exit_code is not None and exit_code < 0:
             continue  # the signal tells more than what its victims wrote
+        if rule.reason == "disk_full" and context.full_folder is not None:
+            return _disk_full(context.full_folder)
         return Failure(rule.reason, rule.message(text), rule.advice(text), rule.retryable)
+    if context.full_folder is not None and exit_code not in _NOT_FOR_SPACE:
+        return _disk_full(context.full_folder)
     return _by_exit_code(exit_code, scan, context)
 
 
@@ -203,6 +213,15 @@ def _port_in_use(context: Context, exit_code: int | None) -> Failure | None:
         f"{port} is taken by {context.port_held_by}",
         "stop that process, or give the engine another --port",
         False,
+    )
+
+
+def _disk_full(folder: str) -> Failure:
+    return Failure(
+        "disk_full",
+        f"no space is left in {folder}, where the engine's output goes",
+        f"free some space in {folder}, or move data_dir to a larger file system",
+        True,
     )
 
 

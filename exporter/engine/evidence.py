@@ -224,7 +224,11 @@ RULES: tuple[Rule, ...] = (
         says="the library {library} is missing", then="install it, or a vLLM build for the installed driver and CUDA",
     ),
     Rule("unsupported_precision", b"is only supported on GPUs with compute capability", says="{line}", then="set --dtype to half (float16)"),
-    Rule("disk_full", b"No space left on device", running=True, says="a disk is full", then="free some space (model cache, /tmp, /dev/shm)", retryable=True),
+    Rule(
+        "disk_full", b"No space left on device", running=True, retryable=True,
+        pattern=r"No space left on device(?:: '(?P<what>[^']+)')?", says="no space is left for {what}",
+        then="free some space there (model cache, data_dir, /tmp, /dev/shm)", otherwise="no space is left on a device",
+    ),
     Rule(
         "missing_dependency", b"ModuleNotFoundError", pattern=r"ModuleNotFoundError: No module named '(?P<module>[^']*)'",
         says="the Python module {module} is missing", then="install it into the engine's environment",

@@ -26,6 +26,7 @@ from exporter.engine.processes import (
     stop_tree,
     wait_exit,
 )
+from exporter.engine.space import is_full
 from exporter.engine.vigil import Spawn, Vigil
 from exporter.settings import EngineSettings
 
@@ -135,6 +136,8 @@ class Life:
     def diagnose(self, exit_code: int | None) -> Failure:
         """Why its root process ended, from the whole of its output."""
         self.exited = True
+        folder = self.process.output.parent
+        full = is_full(folder)  # before the rest of the output is read and freed
         self._output.drain()
         scan = self._output.scan
         held_by = None
@@ -145,6 +148,7 @@ class Life:
             port=self._client.address[1],
             port_held_by=held_by,
             oom_killed=oom_kills() > self._oom_kills,
+            full_folder=str(folder) if full else None,
             secrets=self._secrets,
         )
         return diagnose(exit_code, scan, context)

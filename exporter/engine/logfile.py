@@ -72,6 +72,10 @@ class LogFollower:
         """First byte that has not been handed on: where a later follower goes on."""
         return self._read_to - len(self._rest)
 
+    def bound(self, limit: int) -> None:
+        """From now on keep at most `limit` bytes on disk."""
+        self._limit = limit
+
     def start(self) -> None:
         """Follow the file in the running event loop. Raises OSError when it cannot be opened."""
         self._open()

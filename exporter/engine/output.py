@@ -22,11 +22,14 @@ from exporter.engine.loglines import (
     parse_line,
 )
 from exporter.engine.secrets import mask
+from exporter.engine.space import free_bytes, output_limit
 
 log = structlog.get_logger(__name__)
 
 _ERRORS_LOOKED_AT = 200
 """In one piece of a flood."""
+_SPACE_SECONDS = 1.0
+"""Between two looks at the free space of the disk, while there is output."""
 
 
 class EngineOutput:
@@ -63,6 +66,10 @@ class EngineOutput:
         self._report = DropReport()
         self._report_timer: asyncio.TimerHandle | None = None
         self._last_level: Level = "info"
+        self._path = path
+        self._file_limit = file_limit
+        self._space_known_at = -_SPACE_SECONDS
+        self._space_is_short = False
         self._follower = LogFollower(
             path,
             self._take,
@@ -83,6 +90,7 @@ class EngineOutput:
 
     def start(self) -> None:
         """Follow the file. Raises OSError when it cannot be opened."""
+        self._mind_space(self._clock())
         self._follower.start()
 
     async def follow(self) -> None:
@@ -117,6 +125,7 @@ class EngineOutput:
     def _take(self, data: bytes, lines: list[bytes]) -> None:
         self.scan.feed(data)
         now = self._clock()
+        self._mind_space(now)
         self._budget.refill(now)
         self._error_budget.refill(now)
         dropped = 0
@@ -139,6 +148,7 @@ class EngineOutput:
 
     def _take_bulk(self, data: bytes) -> None:
         self.scan.feed(data)
+        self._mind_space(self._clock())
         count = data.count(b"\n")
         shown = self._errors_of_bulk(data) if b"ERROR" in data else 0
         self.lines["info"] += count - shown
@@ -148,6 +158,28 @@ class EngineOutput:
                 if may_be_progress(raw):
                     moved |= self.progress.feed(parse_line(raw))
         self._after(count - shown, moved=moved)
+
+    def _mind_space(self, now: float) -> None:
+        """Keep less of the output on a disk that has little room: an engine that cannot write its output may end."""
+        if now - self._space_known_at < _SPACE_SECONDS:
+            return
+        self._space_known_at = now
+        space = free_bytes(self._path.parent)
+        if space is None:
+            return
+        limit = output_limit(self._file_limit, space[0])
+        self._follower.bound(limit)
+        short = limit < self._file_limit
+        if short and not self._space_is_short:
+            log.warning(
+                "engine_output_disk_space_short",
+                folder=str(self._path.parent),
+                free_bytes=space[0],
+                kept_bytes=limit,
+                advice="free some space there, or lower engine.log_file_limit",
+            )
+        if short or space[0] >= 4 * self._file_limit:  # a disk around the edge is told of once
+            self._space_is_short = short
 
     def _errors_of_bulk(self, data: bytes) -> int:
         """Pass on the errors of a flood as far as their own budget goes; how many were."""

@@ -156,6 +156,36 @@ def test_a_kill_for_memory_is_told_apart() -> None:
     assert failure_of(b"", -9, Context(oom_killed=True)).reason == "host_out_of_memory"
 
 
+FULL = Context(full_folder="/data")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"last words\n",
+        b"OSError: [Errno 28] No space left on device\n",
+        b"vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.\n",
+    ],
+)
+def test_a_full_disk_is_named_with_its_folder_although_nothing_could_be_written(text: bytes) -> None:
+    failure = failure_of(text, 1, FULL)
+    assert (failure.reason, failure.retryable) == ("disk_full", True)
+    assert "/data" in failure.message
+    assert "free some space in /data" in failure.advice
+
+
+def test_a_full_disk_does_not_hide_another_cause() -> None:
+    assert failure_of(b"RuntimeError: No CUDA GPUs are available\n", 1, FULL).reason == "no_device"
+    assert failure_of(b"", -signal.SIGKILL, FULL).reason == "killed"
+    assert failure_of(b"", 127, FULL).reason == "command_not_found"
+
+
+def test_the_file_that_found_no_space_is_named() -> None:
+    line = failure_of(b"OSError: [Errno 28] No space left on device: '/cache/blob'\n").line
+    assert line.startswith("no space is left for /cache/blob; free some space there")
+
+
 def test_the_trampolines_own_words_are_used() -> None:
     text = b"vllm-exporter: cannot start the engine: vlm: no such command\n"
     assert failure_of(text, 127).line == (

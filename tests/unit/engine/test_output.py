@@ -169,6 +169,29 @@ def test_a_writer_far_ahead_is_caught_up_with_by_skipping(tmp_path: Path) -> Non
     assert path.stat().st_blocks * 512 < 4 << 20
 
 
+async def test_output_leaves_room_on_a_disk_that_has_little_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[structlog.typing.EventDict]
+) -> None:
+    """A small data disk filled up with output that had long been read, and the engine could write no more."""
+    path = tmp_path / "log"
+    path.write_bytes(b"")
+    monkeypatch.setattr(
+        "exporter.engine.output.free_bytes",
+        lambda folder: (max(0, (2 << 20) - path.stat().st_blocks * 512), 2 << 20),
+    )
+    clock = iter(range(10_000))
+    output = EngineOutput(path, clock=lambda: float(next(clock)))
+    output.start()
+    try:
+        for _ in range(60):
+            append(path, INFO * 1000)
+            output.drain()
+            assert path.stat().st_blocks * 512 < 1 << 20
+    finally:
+        output.close()
+    assert [e["event"] for e in events].count("engine_output_disk_space_short") == 1
+
+
 def test_the_tail_of_a_file_is_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"aaaa\nbbbb\ncccc\n")
