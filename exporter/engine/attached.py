@@ -8,11 +8,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
+import structlog
 from pydantic import SecretStr
 
 from exporter.engine.board import StatusBoard
 from exporter.engine.diagnosis import Failure
-from exporter.engine.events import CanaryEnded, Inbox, Probed, Scraped, Serving, StopAsked
+from exporter.engine.events import CanaryEnded, Inbox, Probed, Refused, Scraped, Serving, StopAsked
 from exporter.engine.hang import Progress
 from exporter.engine.health import Health
 from exporter.engine.metrics import EngineMetrics
@@ -22,6 +23,8 @@ from exporter.engine.status import EngineStatus
 from exporter.engine.vigil import Vigil
 from exporter.exposition.block import Block
 from exporter.settings import EngineSettings
+
+log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
 """Between two looks at an engine that is not there: a refused connection costs about 0.3 ms."""
@@ -48,6 +51,7 @@ class AttachedEngine:
         self._client = EngineClient(base_url, api_key, http, tls_verify=settings.tls_verify)
         self._inbox = Inbox()
         self._vigil: Vigil | None = None
+        self._refused: Failure | None = None
         self._tasks: asyncio.TaskGroup
 
     @property
@@ -86,7 +90,9 @@ class AttachedEngine:
                 if isinstance(event, StopAsked):
                     break
                 if isinstance(event, Probed) and self._vigil is None:
-                    self._not_serving(event)
+                    self._unreachable(event.answer.detail)
+                elif isinstance(event, Refused) and self._vigil is None:
+                    self._unusable(event.failure)
                 elif isinstance(event, Serving) and self._vigil is None:
                     self._reached(event)
                 elif self._vigil is not None:
@@ -104,20 +110,30 @@ class AttachedEngine:
         life = self._inbox.life
         while True:
             answer = await self._client.health(patience)
-            if answer.health is Health.OK and (models := await self._client.models(patience)):
-                self._inbox.post(Serving(life, models))
-                return
-            self._inbox.post(Probed(life, answer, time.monotonic()))
+            refusal = answer.refusal
+            if answer.health is Health.OK:
+                listed = await self._client.models(patience)
+                if listed.models:
+                    self._inbox.post(Serving(life, listed.models))
+                    return
+                refusal = listed.refusal
+            if refusal is not None:
+                self._inbox.post(Refused(life, refusal))
+            else:
+                self._inbox.post(Probed(life, answer, time.monotonic()))
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _not_serving(self, event: Probed) -> None:
-        answer = event.answer
-        if answer.health in (Health.REFUSED, Health.SILENT):
-            self._unreachable(answer.detail)
-        else:
-            self._board.move(Event.START, health=answer.detail or "no model listed yet")
+    def _unusable(self, failure: Failure) -> None:
+        """Something answers, and cannot be used; each new reason is told once."""
+        self._board.move(Event.START, health=failure.message)
+        self._board.update(last_failure=failure)
+        if failure != self._refused:
+            self._refused = failure
+            told = log.info if failure.retryable else log.warning
+            told("engine_not_usable", reason=failure.reason, error=failure.line)
 
     def _unreachable(self, detail: str) -> None:
+        self._refused = None
         failure = Failure("unreachable", f"{self.status.base_url}: {detail}", "", retryable=True)
         changes = {"last_failure": failure, "ready_since": None, "models": ()}
         self._board.move(
@@ -126,6 +142,7 @@ class AttachedEngine:
 
     def _reached(self, event: Serving) -> None:
         now = time.monotonic()
+        self._refused = None
         self._vigil = Vigil(
             self._inbox.life, self._settings, self._client, self._inbox, self._spawn, self._metrics, now=now
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from exporter.engine.diagnosis import Failure
 from exporter.engine.hang import CanaryOutcome, Progress
 from exporter.engine.probes import HealthAnswer
 
@@ -37,6 +38,14 @@ class Serving:
 
     life: int
     models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Somebody answers before ready, and cannot be used: why."""
+
+    life: int
+    failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class Cleared:
     life: int
 
 
-Event = StopAsked | Scraped | Exited | Serving | Probed | CanaryEnded | Loading | Cleared
+Event = StopAsked | Scraped | Exited | Serving | Refused | Probed | CanaryEnded | Loading | Cleared
 
 
 class Inbox:

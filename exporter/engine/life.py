@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.5
 """Between two looks at a port that is not open yet, and at what is not gone yet."""
+HINDERED_SECONDS = 2.0
+"""Between two looks at an engine that answers and that only another setting can make ready."""
 
 
 class Life:
@@ -60,6 +62,8 @@ class Life:
         self.has_new_members = True
         self.vigil: Vigil | None = None
         """From ready on."""
+        self.hindrance = ""
+        """Why it cannot become ready for this daemon although it may be well, and what to set; empty: nothing known."""
         self.began = time.monotonic()
         self.ready_at: float | None = None
         """Monotonic; when it became ready for the first time."""
@@ -212,17 +216,33 @@ class Life:
         told = False
         while True:
             self.look_around()
+            pause = POLL_SECONDS
             if await self._client.listens(patience):
                 answer = await self._client.health(patience)
-                if answer.health is Health.OK and (models := await self._client.models(patience)):
-                    holder = await asyncio.to_thread(port_holder, *self._client.address)
-                    if holder is None or holder in self.tree.refresh(full=True):
-                        self._inbox.post(Serving(self.number, models))
-                        return
-                    if not told:
-                        log.warning("engine_port_taken_meanwhile", pid=holder.pid, url=self._client.base_url)
-                        told = True
-            await asyncio.sleep(POLL_SECONDS)
+                refusal = answer.refusal
+                if answer.health is Health.OK:
+                    listed = await self._client.models(patience)
+                    refusal = listed.refusal
+                    if listed.models:
+                        holder = await asyncio.to_thread(port_holder, *self._client.address)
+                        if holder is None or holder in self.tree.refresh(full=True):
+                            self._inbox.post(Serving(self.number, listed.models))
+                            return
+                        if not told:
+                            log.warning(
+                                "engine_port_taken_meanwhile", pid=holder.pid, url=self._client.base_url
+                            )
+                            told = True
+                if refusal is not None and not refusal.retryable:
+                    self._hindered(refusal.line, reason=refusal.reason)
+                    pause = HINDERED_SECONDS
+            await asyncio.sleep(pause)
+
+    def _hindered(self, hindrance: str, *, reason: str) -> None:
+        """Tell once why the engine, which may be well, cannot become ready for this daemon."""
+        if hindrance != self.hindrance:
+            self.hindrance = hindrance
+            log.warning("engine_not_usable", reason=reason, error=hindrance)
 
     def _progressed(self, progress: LoadProgress) -> None:
         if progress.loading:

@@ -43,7 +43,8 @@ _WARNED = re.compile(r"\b[A-Z]\w*Warning: |\bWarning: ")
 _PROGRESS = re.compile(
     r"(?P<what>[^:%|]{0,200}?):?\s+(?P<percent>\d{1,3})% ?(?:Completed ?)?\|.*?(?P<done>\d+)/(?P<total>\d+) \["
 )
-_ACCESS = re.compile(r'\S+ - "(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3})\b')
+_LOOPBACK = re.compile(r"127\.|\[?::1\b|localhost:")
+_ACCESS = re.compile(r'(?P<client>\S+) - "(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" (?P<status>\d{3})\b')
 _PROBED = re.compile(r"/(?:health|metrics/?|ping|version|load|v1/models)(?:\?.*)?$")
 
 
@@ -79,14 +80,19 @@ def parse_line(raw: bytes) -> LogLine:
         access = _ACCESS.match(match["text"])
         if access is None:
             return LogLine(_LEVEL_OF[match["level"]], match["text"], process, None, "log")
-        probe = access["method"] == "GET" and access["status"] < "400" and _PROBED.match(access["path"])
-        level: Level = "debug" if probe else "warning" if access["status"] >= "500" else "info"
+        level: Level = "debug" if _is_probe(access) else "warning" if access["status"] >= "500" else "info"
         return LogLine(level, match["text"], process, None, "access")
     if text.startswith("{") and (line := _from_json(text, process)):
         return line
     if "%" in text and _PROGRESS.match(text):
         return LogLine("info", text, process, None, "progress")
     return LogLine(_bare_level(text), text, process)
+
+
+def _is_probe(access: re.Match[str]) -> bool:
+    """A question that monitors ask all the time; a refused one only from this machine, where this daemon asks."""
+    good = access["status"] < ("500" if _LOOPBACK.match(access["client"]) else "400")
+    return access["method"] == "GET" and good and _PROBED.match(access["path"]) is not None
 
 
 def _from_json(text: str, process: str | None) -> LogLine | None:

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic import SecretStr
 
+from exporter.engine.diagnosis import Failure
 from exporter.engine.hang import CanaryOutcome
 from exporter.engine.health import Health
+from exporter.engine.refusals import refusal
 
 _BODY_LIMIT = 1 << 20
 _NO_ANSWER = (aiohttp.ClientError, OSError, ValueError)
@@ -26,6 +28,16 @@ class HealthAnswer:
     health: Health
     detail: str
     took: float
+    refusal: Failure | None = None
+    """What an answer other than 200 means."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsAnswer:
+    """What `/v1/models` lists, and when that is nothing, why."""
+
+    models: tuple[str, ...]
+    refusal: Failure | None = None
 
 
 class EngineClient:
@@ -80,10 +92,16 @@ class EngineClient:
             return answer(Health.REFUSED, _words(error))
         if status == 200:
             return answer(Health.OK, "")
-        return answer(Health.ERROR, f"status {status}")
+        took = time.monotonic() - begun
+        return HealthAnswer(Health.ERROR, f"status {status}", took, self._refusal("/health", status))
 
-    async def models(self, timeout: float) -> tuple[str, ...]:  # noqa: ASYNC109
-        """The ids in `/v1/models`; empty when there are none or no usable answer came."""
+    def _refusal(self, path: str, status: int | None) -> Failure:
+        return refusal(self.base_url, path, status, has_key=bool(self._headers))
+
+    async def models(self, timeout: float) -> ModelsAnswer:  # noqa: ASYNC109
+        """The ids in `/v1/models`."""
+        status = None
+        models: tuple[str, ...] = ()
         try:
             async with (
                 asyncio.timeout(timeout),
@@ -91,16 +109,17 @@ class EngineClient:
                     f"{self.base_url}/v1/models", headers=self._headers, allow_redirects=False, ssl=self._ssl
                 ) as response,
             ):
-                if response.status != 200:
-                    return ()
                 body = await response.content.read(_BODY_LIMIT)
                 while len(body) < _BODY_LIMIT and (
                     more := await response.content.read(_BODY_LIMIT - len(body))
                 ):
                     body += more
-            return _model_ids(body)
+                if response.status == 200:
+                    models = _model_ids(body)
+                status = response.status
         except (TimeoutError, *_NO_ANSWER):
-            return ()
+            pass
+        return ModelsAnswer(models, None if models else self._refusal("/v1/models", status))
 
     async def canary(self, model: str, timeout: float) -> tuple[CanaryOutcome, float]:  # noqa: ASYNC109
         """Ask `model` for one token; the outcome, and the seconds it took.

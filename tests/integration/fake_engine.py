@@ -67,7 +67,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             self.answer(now.get("health", 200), {})
         elif self.path == "/v1/models":
-            self.answer(200, {"object": "list", "data": [{"id": options.model, "object": "model"}]})
+            self.answer(
+                now.get("models", 200), {"object": "list", "data": [{"id": options.model, "object": "model"}]}
+            )
         else:
             self.answer(404, {})
 

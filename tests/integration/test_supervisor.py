@@ -352,6 +352,19 @@ async def test_an_engine_that_never_gets_ready_is_given_another_try_after_the_st
     assert status.restarts == {"start_timeout": 1}
 
 
+async def test_an_engine_whose_key_the_daemon_does_not_know_is_told_of_once(bench: Bench) -> None:
+    bench.steer(models=401)
+    with structlog.testing.capture_logs() as logs:
+        bench.start()
+        await bench.until(lambda: any(entry["event"] == "engine_not_usable" for entry in logs))
+        bench.steer()
+        await bench.reach(EngineState.ready)
+    (told,) = (entry for entry in logs if entry["event"] == "engine_not_usable")
+    assert (told["log_level"], told["reason"]) == ("warning", "unauthorized")
+    assert told["error"].endswith("/v1/models answered 401; set engine.api_key")
+    await bench.stop()
+
+
 async def test_a_stop_waits_for_running_requests(bench: Bench) -> None:
     note = bench.folder / "term"
     bench.start("--note-term", str(note))

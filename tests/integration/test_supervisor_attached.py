@@ -87,6 +87,10 @@ class Bench:
     async def reach(self, state: EngineState) -> None:
         await self.until(lambda: self.engine.status.state is state)
 
+    def failure_reason(self) -> str | None:
+        failure = self.engine.status.last_failure
+        return failure.reason if failure is not None else None
+
     async def close(self) -> None:
         self._watching.cancel()
         self.engine.stop()
@@ -175,3 +179,22 @@ async def test_a_stop_ends_the_wait_for_an_engine_that_never_came(bench: Bench) 
     async with asyncio.timeout(10):
         await bench.run
     assert not bench.engine.status.expected_up
+
+
+async def test_a_server_that_wants_a_key_says_so_instead_of_being_unreachable(bench: Bench) -> None:
+    """A 401 of `/v1/models` left the readiness page with the connection error of minutes ago."""
+    with structlog.testing.capture_logs() as logs:
+        await bench.reach(EngineState.stopped)
+        bench.steer(models=401)
+        await bench.serve()
+        await bench.reach(EngineState.starting)
+        await bench.until(lambda: bench.failure_reason() == "unauthorized")
+        failure = bench.engine.status.last_failure
+        assert failure is not None
+        assert failure.line.endswith("/v1/models answered 401; set engine.api_key")
+        bench.steer(models=404)
+        await bench.until(lambda: bench.failure_reason() == "not_vllm")
+        bench.steer()
+        await bench.reach(EngineState.ready)
+    told = [entry["reason"] for entry in logs if entry["event"] == "engine_not_usable"]
+    assert told == ["unauthorized", "not_vllm"]

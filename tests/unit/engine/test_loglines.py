@@ -165,3 +165,21 @@ def test_weights_that_nobody_reported_are_there_once_the_next_stage_begins() -> 
 def test_nothing_read_means_starting_and_no_ratio() -> None:
     progress = LoadProgress()
     assert (progress.stage, progress.ratio, progress.loading) == ("starting", None, False)
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ('INFO:     127.0.0.1:5 - "GET /health HTTP/1.1" 200 OK', "debug"),
+        ('INFO:     127.0.0.1:5 - "GET /v1/models HTTP/1.1" 401 Unauthorized', "debug"),
+        ('INFO:     ::1:5 - "GET /v1/models HTTP/1.1" 401 Unauthorized', "debug"),
+        ('INFO:     127.0.0.1:5 - "GET /health HTTP/1.1" 503 Service Unavailable', "warning"),
+        ('INFO:     10.0.0.7:5 - "GET /metrics HTTP/1.1" 200 OK', "debug"),
+        ('INFO:     10.0.0.7:5 - "GET /v1/models HTTP/1.1" 401 Unauthorized', "info"),
+        ('INFO:     10.0.0.7:5 - "POST /v1/completions HTTP/1.1" 200 OK', "info"),
+        ('INFO:     127.0.0.1:5 - "POST /v1/completions HTTP/1.1" 401 Unauthorized', "info"),
+    ],
+)
+def test_the_daemons_own_questions_are_whispered_and_users_requests_are_told(line: str, level: str) -> None:
+    parsed = parse_line(line.encode())
+    assert (parsed.kind, parsed.level) == ("access", level)

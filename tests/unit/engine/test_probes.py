@@ -94,7 +94,7 @@ async def test_nobody_at_the_port_is_refused_and_listens_tells_so_cheaply() -> N
         client = closed_client(session)
         assert not await client.listens(5.0)
         assert (await client.health(5.0)).health is Health.REFUSED
-        assert await client.models(5.0) == ()
+        assert (await client.models(5.0)).models == ()
         assert (await client.canary("m", 5.0))[0] is CanaryOutcome.FAILED
 
 
@@ -118,7 +118,39 @@ async def test_models_are_the_ids_and_nonsense_is_none(
     engine: Engine, body: bytes, models: tuple[str, ...]
 ) -> None:
     engine.answer = engine.respond(200, body)
-    assert await engine.client.models(5.0) == models
+    answer = await engine.client.models(5.0)
+    assert answer.models == models
+    assert (answer.refusal is None) is bool(models)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "says"),
+    [
+        (401, "unauthorized", "/v1/models answered 401"),
+        (403, "unauthorized", "/v1/models answered 403"),
+        (404, "not_vllm", "is it a vLLM server?"),
+        (307, "redirected", "engine.url"),
+        (500, "health", "/v1/models answered 500"),
+        (200, "no_model", "lists no model yet"),
+    ],
+)
+async def test_models_that_are_not_to_be_had_come_with_the_reason(
+    engine: Engine, status: int, reason: str, says: str
+) -> None:
+    engine.answer = engine.respond(status, b'{"data": []}')
+    refusal = (await engine.client.models(5.0)).refusal
+    assert refusal is not None
+    assert refusal.reason == reason
+    assert says in refusal.line
+
+
+async def test_a_health_page_that_is_refused_says_what_to_set(engine: Engine) -> None:
+    engine.answer = engine.respond(401, b"")
+    refusal = (await engine.client.health(5.0)).refusal
+    assert refusal is not None
+    assert refusal.line.endswith(
+        "/health answered 401; engine.api_key is not a key of this server; correct it"
+    )
 
 
 @pytest.mark.parametrize(
