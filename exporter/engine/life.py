@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from exporter.engine.diagnosis import Context, Failure, diagnose
+from exporter.engine.elsewhere import SearchPlan, find_elsewhere
 from exporter.engine.events import Cleared, Exited, Inbox, Loading, Serving
 from exporter.engine.health import Health
 from exporter.engine.launcher import EngineProcess
@@ -214,9 +215,11 @@ class Life:
         """Look until the engine answers and lists a model; then post `Serving`."""
         patience = self._settings.health_timeout
         told = False
+        search = SearchPlan(self.began)
         while True:
             self.look_around()
             pause = POLL_SECONDS
+            progress = self._output.progress
             if await self._client.listens(patience):
                 answer = await self._client.health(patience)
                 refusal = answer.refusal
@@ -236,6 +239,13 @@ class Life:
                 if refusal is not None and not refusal.retryable:
                     self._hindered(refusal.line, reason=refusal.reason)
                     pause = HINDERED_SECONDS
+            elif search.due(time.monotonic(), stage=progress.stage if progress.loading else None):
+                url = await find_elsewhere(self.tree.members, self._client)
+                if url is not None:
+                    self._hindered(
+                        f"the engine listens on {url}, the daemon expects {self._client.base_url}; set engine.url",
+                        reason="listens_elsewhere",
+                    )
             await asyncio.sleep(pause)
 
     def _hindered(self, hindrance: str, *, reason: str) -> None:

@@ -6,14 +6,16 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from exporter.engine.procfs import ProcessId, identify, pids
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LISTEN = "0A"
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _address(text: str) -> _Address:
     """`0100007F` or 32 hex digits: 4-byte words in the machine's own byte order."""
     words = bytes.fromhex(text)
     if sys.byteorder == "little":
@@ -22,9 +24,8 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _listeners(port: int) -> list[tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]]:
-    """Local address and socket inode of each listening TCP socket on that port."""
-    found = []
+def _listeners() -> Iterator[tuple[_Address, int, int]]:
+    """Local address, port and socket inode of each listening TCP socket."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             lines = Path(table).read_text().splitlines()[1:]
@@ -32,13 +33,12 @@ def _listeners(port: int) -> list[tuple[ipaddress.IPv4Address | ipaddress.IPv6Ad
             continue
         for line in lines:
             fields = line.split()
-            host, _, number = fields[1].rpartition(":")
-            if fields[3] == _LISTEN and int(number, 16) == port:
-                found.append((_address(host), int(fields[9])))
-    return found
+            if fields[3] == _LISTEN:
+                host, _, number = fields[1].rpartition(":")
+                yield _address(host), int(number, 16), int(fields[9])
 
 
-def _wanted(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _wanted(host: str) -> list[_Address]:
     """The addresses that `host` stands for; empty when it cannot be resolved."""
     host = host.strip("[]")
     try:
@@ -57,8 +57,8 @@ def _inodes(host: str, port: int) -> set[int]:
     any_of_all = any(address.is_unspecified for address in wanted)
     return {
         inode
-        for address, inode in _listeners(port)
-        if any_of_all or address.is_unspecified or address in wanted
+        for address, number, inode in _listeners()
+        if number == port and (any_of_all or address.is_unspecified or address in wanted)
     }
 
 
@@ -73,11 +73,44 @@ def port_holder(host: str, port: int) -> ProcessId | None:
     if not targets:
         return None
     for pid in pids():
-        try:
-            with os.scandir(f"/proc/{pid}/fd") as entries:
-                for entry in entries:
-                    if os.readlink(entry.path) in targets:  # noqa: PTH115  thousands of them: no object for each
-                        return identify(pid)
-        except OSError:
-            continue
+        if not targets.isdisjoint(_sockets(pid)):
+            return identify(pid)
     return None
+
+
+def listening(members: Iterable[ProcessId]) -> list[tuple[str, int]]:
+    """Where these processes listen for TCP, as addresses to connect to: those open to the network first.
+
+    Blocks for some milliseconds: call it in a thread.
+    """
+    held: set[str] = set()
+    for member in members:
+        sockets = _sockets(member.pid)
+        if sockets and identify(member.pid) == member:
+            held |= sockets
+    found = {
+        (not address.is_unspecified, address.is_loopback, _reachable(address), port)
+        for address, port, inode in _listeners()
+        if f"socket:[{inode}]" in held
+    }
+    return [(host, port) for *_, host, port in sorted(found)]
+
+
+def _reachable(address: _Address) -> str:
+    if not address.is_unspecified:
+        return str(address)
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def _sockets(pid: int) -> set[str]:
+    """The sockets that a process holds open, as `socket:[INODE]`; none where it may not be looked at."""
+    found = set()
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                target = os.readlink(entry.path)  # noqa: PTH115  thousands of them: no object for each
+                if target.startswith("socket:"):
+                    found.add(target)
+    except OSError:
+        pass
+    return found

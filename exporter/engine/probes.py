@@ -55,6 +55,7 @@ class EngineClient:
         self._http = http
         self._ssl = tls_verify
         parts = urlsplit(self.base_url)
+        self.scheme = parts.scheme
         self.address = (
             parts.hostname or "127.0.0.1",
             parts.port or (443 if parts.scheme == "https" else 80),
@@ -94,6 +95,17 @@ class EngineClient:
             return answer(Health.OK, "")
         took = time.monotonic() - begun
         return HealthAnswer(Health.ERROR, f"status {status}", took, self._refusal("/health", status))
+
+    async def healthy_at(self, base_url: str, timeout: float) -> bool:  # noqa: ASYNC109
+        """Whether `/health` answers 200 at another address; the key is not sent there."""
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                self._http().get(f"{base_url}/health", allow_redirects=False, ssl=self._ssl) as response,
+            ):
+                return response.status == 200
+        except (TimeoutError, *_NO_ANSWER):
+            return False
 
     def _refusal(self, path: str, status: int | None) -> Failure:
         return refusal(self.base_url, path, status, has_key=bool(self._headers))

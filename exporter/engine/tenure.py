@@ -85,7 +85,7 @@ class Tenure:
                 await self.record()
             match event := await self._inbox.next(overdue if life.ready_at is None else None):
                 case None:
-                    return await self._put_down(_start_timeout(timeout))
+                    return await self._put_down(_start_timeout(timeout, life.hindrance))
                 case StopAsked():
                     if not self._parts.keep:
                         await self._drain()
@@ -237,10 +237,10 @@ def _is_idle(progress: Progress | None) -> bool:
     return progress is not None and not progress.running and not progress.waiting
 
 
-def _start_timeout(seconds: float) -> Failure:
+def _start_timeout(seconds: float, hindrance: str) -> Failure:
     return Failure(
         "start_timeout",
         f"the engine was not ready within {seconds:g} s",
-        "see its output for what it waits for, or raise engine.start_timeout",
+        hindrance or "see its output for what it waits for, or raise engine.start_timeout",
         retryable=True,
     )

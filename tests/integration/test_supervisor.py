@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 import structlog
 
+from exporter.engine import elsewhere
 from exporter.engine.command import read_command
 from exporter.engine.procfs import read_stat
 from exporter.engine.states import EngineState
@@ -362,6 +363,30 @@ async def test_an_engine_whose_key_the_daemon_does_not_know_is_told_of_once(benc
     (told,) = (entry for entry in logs if entry["event"] == "engine_not_usable")
     assert (told["log_level"], told["reason"]) == ("warning", "unauthorized")
     assert told["error"].endswith("/v1/models answered 401; set engine.api_key")
+    await bench.stop()
+
+
+async def test_an_engine_on_another_port_than_its_command_says_is_told_of(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrapper script that chooses the port itself left the daemon waiting for ever, without a word."""
+    monkeypatch.setattr(elsewhere, "AFTER_SERVER_STARTS", 0.2)
+    monkeypatch.setattr(elsewhere, "BETWEEN", 0.2)
+    other = free_port()
+    wrapper = bench.folder / "serve.sh"
+    wrapper.write_text(f'#!/bin/sh\n"{sys.executable}" -S "{FAKE}" "$@" --port {other}\nexit $?\n')
+    wrapper.chmod(0o700)
+    flags = ("--port", str(bench.port), "--pidfile", str(bench.pidfile))
+    say = ("--say", "INFO 11-20 10:00:00 [x.py:1] Starting vLLM API server 0 on http://0.0.0.0:1")
+    with structlog.testing.capture_logs() as logs:
+        bench.start(argv=(str(wrapper), *flags, *say), start_timeout=4.0, crash_limit=1)
+        await bench.until(lambda: bench.supervisor.status.last_failure is not None)
+    failure = bench.supervisor.status.last_failure
+    assert failure is not None
+    assert failure.reason == "start_timeout"
+    expected = f"the engine listens on http://127.0.0.1:{other}, the daemon expects http://127.0.0.1:{bench.port}; set engine.url"
+    assert failure.advice == expected
+    assert [e["error"] for e in logs if e["event"] == "engine_not_usable"][:1] == [expected]
     await bench.stop()
 
 
