@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from exporter.engine.hang import CanaryOutcome
 from exporter.engine.health import Health
 from exporter.engine.loglines import STAGES
@@ -121,6 +123,9 @@ FAMILIES: tuple[Family, ...] = (
     LAST_FAILURE, STALLS, CANARIES, PROBES, PROBE_DURATION, INCIDENTS, LOG_LINES, LOG_DROPPED,
 )  # fmt: skip
 
+COUNTED = {family.name: family for family in FAMILIES if family.type == "counter" and family is not RESTARTS}
+"""Counters that are kept here alone; restarts are a part of the status."""
+
 COMMON_REASONS = (
     "crashed",
     "engine_died",
@@ -150,18 +155,39 @@ class EngineMetrics:
         self._load_duration = block.gauge(LOAD_DURATION)
         self._load_progress = block.gauge(LOAD_PROGRESS)
         self._stages = {stage: block.gauge(LOAD_STAGE, stage) for stage in STAGES}
-        self._stalls = {signal: block.counter(STALLS, signal) for signal in SIGNALS}
-        self._canaries = {outcome: block.counter(CANARIES, outcome.value) for outcome in CanaryOutcome}
-        self._probes = {health: block.counter(PROBES, health.value) for health in Health}
+        self._counters: dict[str, dict[str, Slot]] = {name: {} for name in COUNTED}
+        self._stalls = {signal: self._counter(STALLS, signal) for signal in SIGNALS}
+        self._canaries = {outcome: self._counter(CANARIES, outcome.value) for outcome in CanaryOutcome}
+        self._probes = {health: self._counter(PROBES, health.value) for health in Health}
         self._probe_duration = block.gauge(PROBE_DURATION)
-        self._dropped = block.counter(LOG_DROPPED)
-        self._levels: dict[str, Slot] = {}
+        self._dropped = self._counter(LOG_DROPPED)
         for counter in (*self._stalls.values(), *self._canaries.values(), *self._probes.values()):
             counter.set(0)
         if supervised:  # a counter that appears with its first increment shows no increase
             for reason in COMMON_REASONS:
                 block.counter(RESTARTS, reason).set(0)
-                block.counter(CRASHES, reason).set(0)
+                self._counter(CRASHES, reason).set(0)
+
+    def _counter(self, family: Family, label: str = "") -> Slot:
+        """The slot of a counter with one label or none."""
+        slots = self._counters[family.name]
+        if label not in slots:
+            slots[label] = self._block.counter(family, *((label,) if family.labels else ()))
+        return slots[label]
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """Every total, for the next daemon: family name to label value (empty without a label) to total. JSON-able."""
+        return {
+            name: {label: slot.value for label, slot in slots.items() if slot.value}
+            for name, slots in self._counters.items()
+        }
+
+    def restore(self, totals: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on from saved totals, which are finite and not negative; call it before anybody is shown the page."""
+        for name, family in COUNTED.items():
+            for label, total in totals.get(name, {}).items():
+                slot = self._counter(family, label)
+                slot.set(max(slot.value or 0.0, total))
 
     def show(self, status: EngineStatus) -> None:
         """Write a status; a series that says nothing now is absent."""
@@ -190,7 +216,7 @@ class EngineMetrics:
             self._block.info(LAST_FAILURE, status.last_failure.reason)
 
     def crashed(self, reason: str) -> None:
-        self._block.counter(CRASHES, reason).inc()
+        self._counter(CRASHES, reason).inc()
 
     def stalled(self, signal: str) -> None:
         self._stalls[signal].inc()
@@ -203,13 +229,10 @@ class EngineMetrics:
         self._probe_duration.set(took_seconds)
 
     def incident(self, reason: str) -> None:
-        self._block.counter(INCIDENTS, reason).inc()
+        self._counter(INCIDENTS, reason).inc()
 
     def log_lines(self, level: str, lines: int) -> None:
-        slot = self._levels.get(level)
-        if slot is None:
-            slot = self._levels[level] = self._block.counter(LOG_LINES, level)
-        slot.inc(lines)
+        self._counter(LOG_LINES, level).inc(lines)
 
     def log_dropped(self, lines: int) -> None:
         self._dropped.inc(lines)
