@@ -58,6 +58,8 @@ class EngineRecord:
     restarts: Mapping[str, Count] = field(default_factory=dict)
     members: tuple[tuple[Pid, Count], ...] = ()
     """(pid, start ticks) of every process seen."""
+    kept: bool = True
+    """Whether it was to outlive its daemon. Where not, a daemon that died without a word left a guard to end it."""
 
     @property
     def id(self) -> ProcessId:
@@ -78,6 +80,7 @@ def record_of(
     generation: int = 0,
     ready_since: float | None = None,
     restarts: Mapping[str, int] | None = None,
+    kept: bool = True,
 ) -> EngineRecord:
     """The record of a running engine."""
     return EngineRecord(
@@ -94,6 +97,7 @@ def record_of(
         ready_since=ready_since,
         restarts=dict(restarts or {}),
         members=tuple(sorted((m.pid, m.start_ticks) for m in members)),
+        kept=kept,
     )
 
 
@@ -151,7 +155,9 @@ class Found(StrEnum):
     RUNNING = "running"
     """The engine runs, and is the one that is wanted: adopt it."""
     OTHER_COMMAND = "other_command"
-    """It runs, with another command: stop it (it is ours) and start the wanted one."""
+    """It runs, with another command: drain and stop it (it is ours) and start the wanted one."""
+    DOOMED = "doomed"
+    """It still runs, but its daemon died and did not want it to stay: see to its end."""
     REMAINS = "remains"
     """Its root is gone and other processes of it live: sweep them."""
     GONE = "gone"
@@ -163,6 +169,8 @@ def examine(record: EngineRecord, argv: Sequence[str]) -> Found:
     if record.boot_id != boot_id():
         return Found.GONE
     if alive(record.id):
+        if not record.kept:
+            return Found.DOOMED
         return Found.RUNNING if record.argv_hash == argv_hash(argv) else Found.OTHER_COMMAND
     return Found.REMAINS if remains(record).refresh(full=True) else Found.GONE
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import structlog
 
-from exporter.engine import adoption, launcher
+from exporter.engine import adoption, carryover, launcher, leftover
 from exporter.engine.board import StatusBoard
 from exporter.engine.command import EngineCommand
 from exporter.engine.diagnosis import Failure
+from exporter.engine.ending import end_or_kill
 from exporter.engine.events import (
     Cleared,
     Inbox,
@@ -65,8 +67,14 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._command = command
+        self._http = http
         self._metrics = EngineMetrics(block, supervised=True)
         status = EngineStatus("supervised", command.base_url, since=time.time())
+        # Read here and not in `run`: the page must never show counts from before the record is known.
+        self._record = adoption.load(data_dir)
+        if self._record is not None:
+            restarts = dict(self._record.restarts)
+            status = replace(status, generation=self._record.generation, restarts=restarts)
         self._board = StatusBoard(status, self._metrics)
         self._client = EngineClient(command.base_url, command.api_key, http, tls_verify=settings.tls_verify)
         self._inbox = Inbox()
@@ -89,6 +97,8 @@ class Supervisor:
             crash_window=settings.crash_window,
         )
         self._history = RestartHistory()
+        self._read_before = ("", 0)
+        """The mark of the engine whose output an earlier daemon read, and up to where."""
         self._life: Life | None = None
         self._tasks: asyncio.TaskGroup
 
@@ -122,8 +132,41 @@ class Supervisor:
         return self._life.pids() if self._life is not None else frozenset()
 
     def stop(self) -> None:
-        """Ask for the end: the first call drains, a second one skips what is left of the drain."""
+        """Ask for the end: the first call drains, a second one skips what is left of the drain.
+
+        One that comes when the processes have been told to end kills them.
+        """
         self._inbox.ask_stop()
+
+    def state(self) -> dict[str, Any]:
+        """Every count, for `restore` in the next daemon. JSON-able; cheap enough for each page."""
+        clock_offset = time.time() - time.monotonic()
+        mark, offset = self._read_before
+        if self._life is not None:
+            self._life.count_output()
+            mark, offset = self._life.process.mark, self._life.output_offset
+        return {
+            "counters": self._metrics.state(),
+            "restarts": dict(self.status.restarts),
+            "generation": self.status.generation,
+            "crashes": [round(at + clock_offset, 1) for at in self._history.crashes],
+            "streak": self._history.streak,
+            "never_ready": self._history.never_ready,
+            "mark": mark,
+            "output_offset": offset,
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state` said last; call it before `run`, and before anybody is shown the page."""
+        carried = carryover.read(saved)
+        now = time.monotonic()
+        self._metrics.restore(carried.counters)
+        self._history = carried.history(clock_offset=time.time() - now, now=now)
+        self._read_before = (carried.mark, carried.output_offset)
+        self._board.update(
+            generation=max(self.status.generation, carried.generation),
+            restarts=carryover.at_least(self.status.restarts, carried.restarts),
+        )
 
     # The engine's life, top to bottom.
 
@@ -147,25 +190,52 @@ class Supervisor:
                     self._life.close()
 
     async def _take_over(self) -> None:
-        """Adopt the engine that an earlier daemon left running, or stop what is left of it."""
-        record = await asyncio.to_thread(adoption.load, self._parts.data_dir)
+        """Adopt the engine that an earlier daemon left running, or stop what is left of it.
+
+        An engine that was kept is adopted also where this daemon is to stop it in the end: its model is loaded.
+        """
+        record, self._record = self._record, None
         if record is None:
             return
         found = await asyncio.to_thread(adoption.examine, record, self._command.argv)
-        self._board.update(generation=record.generation, restarts=dict(record.restarts))
-        if found is adoption.Found.RUNNING and self._parts.keep:
-            process = adoption.adopt(record, keep=True, kill_timeout=self._settings.kill_timeout)
-            # A log that somebody deleted is no reason to end a good engine.
-            process.output.touch(exist_ok=True)
-            self._board.move(Event.START, {"mode": "adopted"}, pid=record.pid, generation=record.generation)
-            self._begin(process, record.ready_since)
+        if found is adoption.Found.RUNNING:
+            self._adopt(record)
             return
         if found is adoption.Found.GONE:
             log.info("engine_of_earlier_run_is_gone", pid=record.pid)
         else:
-            log.warning("engine_of_earlier_run_stopped", pid=record.pid, found=found.value)
-            await stop_tree(adoption.remains(record), kill_timeout=self._settings.kill_timeout)
+            log.warning(
+                "engine_of_earlier_run_stopped", pid=record.pid, found=found.value, url=record.base_url
+            )
+            if found is adoption.Found.OTHER_COMMAND:
+                await self._drain_other(record)
+                if self._inbox.stops and self._parts.keep:
+                    return
+            await end_or_kill(
+                self._inbox,
+                lambda patience: stop_tree(adoption.remains(record), kill_timeout=patience),
+                self._settings.kill_timeout,
+            )
         adoption.forget(self._parts.data_dir)
+
+    def _adopt(self, record: adoption.EngineRecord) -> None:
+        mark, offset = self._read_before
+        if record.mark == mark and offset > record.output_offset:  # what was counted is not counted again
+            record = replace(record, output_offset=offset)
+        process = adoption.adopt(record, keep=self._parts.keep, kill_timeout=self._settings.kill_timeout)
+        self._board.move(Event.START, {"mode": "adopted"}, pid=record.pid, generation=record.generation)
+        self._begin(process, record.ready_since)
+
+    async def _drain_other(self, record: adoption.EngineRecord) -> None:
+        """Let an engine with another command finish its requests."""
+        await leftover.drain(
+            record.base_url,
+            self._http,
+            self._inbox,
+            patience=self._settings.drain_timeout,
+            answer_within=self._settings.health_timeout,
+            tls_verify=self._settings.tls_verify,
+        )
 
     async def _start(self) -> Failure | None:
         """Start a new process; or say why that makes no sense."""
@@ -274,8 +344,11 @@ class Supervisor:
             await Tenure(self._parts, life).record()
             life.close()
             told = {"kept_pid": life.process.pid}
-        elif life is not None:
-            report = await life.end(self._settings.kill_timeout)
+        else:
+            # Somebody ended it on purpose, perhaps to mend it: the next start has the whole crash budget again.
+            self._history = RestartHistory()
+        if life is not None and not told:
+            report = await end_or_kill(self._inbox, life.end, self._settings.kill_timeout)
             life.close()
             told = {"seconds": round(report.seconds, 2), "killed": report.killed}
             if report.survivors:

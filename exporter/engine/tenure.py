@@ -119,6 +119,7 @@ class Tenure:
             generation=status.generation,
             ready_since=status.ready_since,
             restarts=status.restarts,
+            kept=self._parts.keep,
         )
         try:
             await asyncio.to_thread(adoption.save, self._parts.data_dir, record)

@@ -70,6 +70,15 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(
                 now.get("models", 200), {"object": "list", "data": [{"id": options.model, "object": "model"}]}
             )
+        elif self.path == "/metrics":
+            page = "".join(
+                f'vllm:num_requests_{what}{{engine="0"}} {now.get(what, 0)}.0\n'
+                for what in ("running", "waiting")
+            )
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page.encode())
         else:
             self.answer(404, {})
 

@@ -54,7 +54,13 @@ class Bench:
         self.gpu_memory_of: Callable[[frozenset[int]], int | None] = lambda pids: None
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, *flags: str, argv: tuple[str, ...] | None = None, **settings: Any) -> Supervisor:
+    def start(
+        self,
+        *flags: str,
+        argv: tuple[str, ...] | None = None,
+        saved: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> Supervisor:
         fake = (sys.executable, "-S", str(FAKE), "--port", str(self.port))
         steer = ("--steer", str(self.steering), "--pidfile", str(self.pidfile))
         command = argv or (*fake, *steer, *flags)
@@ -77,6 +83,8 @@ class Bench:
             recent_samples=lambda seconds: [{"running": 3}],
             gpu_memory_of=lambda pids: self.gpu_memory_of(pids),
         )
+        if saved is not None:
+            self.supervisor.restore(json.loads(json.dumps(saved)))
         self.states = []
         self.supervisor.subscribe(self._note)
         self._tasks = [asyncio.create_task(self.supervisor.run()), asyncio.create_task(self._watch())]
@@ -532,28 +540,180 @@ async def test_a_daemon_that_dies_without_a_word_leaves_a_record_that_is_good_en
     assert (second.started_at, second.ready_since) == (first.started_at, first.ready_since)
 
 
-async def test_a_kept_engine_is_stopped_when_the_next_start_does_not_keep(bench: Bench) -> None:
-    bench.start(on_exit="keep")
+async def test_a_kept_engine_is_adopted_by_a_daemon_that_stops_it_in_the_end_and_tied_to_it(
+    bench: Bench,
+) -> None:
+    note = bench.folder / "term"
+    flags = ("--note-term", str(note))
+    bench.start(*flags, on_exit="keep")
     await bench.reach(EngineState.ready)
     await bench.stop()
-    with structlog.testing.capture_logs() as logs:
-        bench.start(on_exit="stop")
-        status = await bench.reach(EngineState.ready)
-    assert (status.mode, status.generation) == ("supervised", 2)
+    bench.start(*flags, on_exit="stop")
+    status = await bench.reach(EngineState.ready)
+    assert (status.mode, status.generation, status.pid) == ("adopted", 1, bench.pids()[0])
+    assert not note.exists()
+    record = bench.folder / "engine.json"
+    await bench.until(lambda: json.loads(record.read_text())["kept"] is False)
+
+    bench.page = Page(2.0, 1.0, 7.0)
+    bench.supervisor.stop()
+    await bench.reach(EngineState.draining)
+    await asyncio.sleep(0.2)
+    assert not note.exists()
+    bench.page = Page(0.0, 0.0, 9.0)
+    await bench.ended()
     assert not running(bench.pids()[0])
-    assert [e["pid"] for e in logs if e["event"] == "engine_of_earlier_run_stopped"] == [bench.pids()[0]]
-    await bench.stop()
+    assert not record.exists()
+    assert len(bench.pids()) == 1
 
 
-async def test_a_kept_engine_with_another_command_is_replaced(bench: Bench) -> None:
+async def test_an_engine_whose_daemon_died_without_wanting_it_kept_is_not_adopted(bench: Bench) -> None:
     bench.start(on_exit="keep")
     await bench.reach(EngineState.ready)
     await bench.stop()
-    bench.start("--model", "other", on_exit="keep")
+    record = bench.folder / "engine.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "kept": False}))
+    bench.start(on_exit="keep")
+    status = await bench.reach(EngineState.ready)
+    assert (status.mode, status.generation, status.restarts) == ("supervised", 2, {})
+    assert not running(bench.pids()[0])
+
+
+async def test_a_kept_engine_with_another_command_finishes_its_requests_and_is_replaced(bench: Bench) -> None:
+    note = bench.folder / "term"
+    bench.start("--note-term", str(note), on_exit="keep")
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+    bench.steer(running=2, waiting=1)
+    with structlog.testing.capture_logs() as logs:
+        bench.start("--model", "other", on_exit="stop")
+        await bench.until(lambda: any(e["event"] == "engine_of_earlier_run_stopped" for e in logs))
+        await asyncio.sleep(0.5)
+        assert not note.exists()
+        bench.steer()
+        status = await bench.reach(EngineState.ready)
+    assert (status.mode, status.generation, status.models) == ("supervised", 2, ("other",))
+    assert note.exists()
+    assert not running(bench.pids()[0])
+    (told,) = [e for e in logs if e["event"] == "engine_of_earlier_run_stopped"]
+    assert (told["pid"], told["found"]) == (bench.pids()[0], "other_command")
+    assert any(e["event"] == "engine_of_earlier_run_drained" for e in logs)
+
+
+async def test_an_engine_with_another_command_is_waited_for_no_longer_than_the_drain_timeout(
+    bench: Bench,
+) -> None:
+    bench.start(on_exit="keep")
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+    bench.steer(running=2)
+    bench.start("--model", "other", drain_timeout=0.3)
     status = await bench.reach(EngineState.ready)
     assert status.models == ("other",)
     assert not running(bench.pids()[0])
-    os.kill(bench.pids()[1], signal.SIGKILL)
+
+
+async def test_a_stop_while_an_earlier_engine_drains_leaves_it_where_engines_are_kept(bench: Bench) -> None:
+    bench.start(on_exit="keep")
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+    bench.steer(running=2)
+    bench.start("--model", "other", on_exit="keep")
+    await asyncio.sleep(0.3)
+    assert await bench.stop() < PATIENCE / 2
+    assert running(bench.pids()[0])
+    assert (bench.folder / "engine.json").exists()
+
+
+async def test_a_stop_asked_again_while_the_processes_end_kills_them(bench: Bench) -> None:
+    note = bench.folder / "term"
+    bench.start("--ignore-term", "--note-term", str(note), kill_timeout=600.0)
+    await bench.reach(EngineState.ready)
+    bench.supervisor.stop()
+    await bench.until(note.exists)
+    assert await bench.stop() < PATIENCE / 2
+    assert not running(bench.pids()[0])
+
+
+async def test_two_stops_at_once_still_ask_the_processes_before_they_are_killed(bench: Bench) -> None:
+    note = bench.folder / "term"
+    bench.start("--note-term", str(note), kill_timeout=600.0)
+    await bench.reach(EngineState.ready)
+    bench.supervisor.stop()
+    await bench.stop()
+    assert note.exists()
+
+
+async def test_counts_and_the_crash_budget_outlive_the_daemon_and_show_before_it_runs(bench: Bench) -> None:
+    bench.start(on_exit="keep", crash_limit=3)
+    await bench.reach(EngineState.ready)
+    for generation in (2, 3):
+        os.kill(bench.pids()[-1], signal.SIGKILL)
+        await bench.until(lambda g=generation: bench.supervisor.status.generation == g)
+        if generation == 2:
+            await bench.reach(EngineState.ready)
+    saved = bench.supervisor.state()
+    await bench.reach(EngineState.ready)
+    await bench.abandon()
+
+    bench.block = Block()
+    bench.start(on_exit="keep", crash_limit=3, saved=saved)
+    assert bench.metric('vllm_exporter_engine_restarts_total{reason="killed"}') == 2
+    assert bench.metric('vllm_exporter_engine_crashes_total{reason="killed"}') == 2
+    assert bench.supervisor.status.generation == 3
+    await bench.reach(EngineState.ready)
+    os.kill(bench.pids()[-1], signal.SIGKILL)
+    await bench.reach(EngineState.failed)
+    assert bench.metric('vllm_exporter_engine_crashes_total{reason="killed"}') >= 2
+    await bench.stop()
+    assert bench.supervisor.state()["crashes"] == []
+
+
+async def test_the_record_alone_is_enough_for_restarts_to_show_before_the_daemon_runs(bench: Bench) -> None:
+    bench.start(on_exit="keep")
+    await bench.reach(EngineState.ready)
+    os.kill(bench.pids()[0], signal.SIGKILL)
+    await bench.until(lambda: bench.supervisor.status.generation == 2)
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+    bench.block = Block()
+    bench.start(on_exit="keep", saved={"restarts": {"killed": 0, "hang": 4}})
+    assert bench.metric('vllm_exporter_engine_restarts_total{reason="killed"}') == 1
+    assert bench.metric('vllm_exporter_engine_restarts_total{reason="hang"}') == 4
+    await bench.reach(EngineState.ready)
+    assert bench.supervisor.status.restarts == {"killed": 1, "hang": 4}
+
+
+async def test_counts_go_on_where_the_engine_is_stopped_with_the_daemon(bench: Bench) -> None:
+    bench.start("--say", "INFO 11-20 10:00:00 [core.py:1] hello")
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+    lines = bench.metric('vllm_exporter_engine_log_lines_total{level="info"}')
+    saved = bench.supervisor.state()
+    assert lines >= 1
+    bench.block = Block()
+    bench.start(saved=saved)
+    assert bench.metric('vllm_exporter_engine_log_lines_total{level="info"}') == lines
+    status = await bench.reach(EngineState.ready)
+    assert (status.generation, status.mode) == (2, "supervised")
+
+
+async def test_output_that_was_counted_before_the_daemon_died_is_not_counted_again(bench: Bench) -> None:
+    bench.start(*("--say", "INFO 11-20 10:00:00 [core.py:1] hello") * 5, on_exit="keep")
+    await bench.reach(EngineState.ready)
+    await bench.until(
+        lambda: bench.supervisor.state()["counters"]["vllm_exporter_engine_log_lines_total"].get("info") == 5
+    )
+    saved = bench.supervisor.state()
+    await bench.abandon()
+    record = bench.folder / "engine.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "output_offset": 0}))
+    with structlog.testing.capture_logs() as logs:
+        bench.start(*("--say", "INFO 11-20 10:00:00 [core.py:1] hello") * 5, on_exit="keep", saved=saved)
+        await bench.reach(EngineState.ready)
+        await asyncio.sleep(0.3)
+    assert bench.supervisor.status.mode == "adopted"
+    assert [e for e in logs if e.get("line") == "hello"] == []
 
 
 async def test_a_crash_is_known_counted_and_logged_within_moments_of_the_exit(bench: Bench) -> None:
