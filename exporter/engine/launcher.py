@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -93,6 +95,8 @@ class EngineProcess:
     guard: Guard | None = None
     recorded: tuple[ProcessId, ...] = ()
     """Processes that an earlier daemon knew."""
+    output_is_temporary: bool = False
+    """Whether the output file goes with the process."""
 
     @property
     def pid(self) -> int:
@@ -110,6 +114,9 @@ class EngineProcess:
             return
         if self.popen.poll() is not None:
             forget_own_child(self.popen.pid)
+            if self.output_is_temporary:
+                with contextlib.suppress(OSError):
+                    self.output.unlink()
         else:
             # Left running on purpose: subprocess must not warn of a child that nobody waits for.
             self.popen.returncode = 0
@@ -147,12 +154,7 @@ def start(
         )
     mark = f"{MARK}={uuid.uuid4().hex}"
     environment = engine_environment(os.environ if env is None else env, mark)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        _rotate(output)
-        fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartError(f"cannot write the engine's output to {output}: {error.strerror}") from error
+    fd, opened = _open_output(output)
     try:
         offset = os.fstat(fd).st_size
         popen = subprocess.Popen(  # noqa: S603  running the given command is the purpose
@@ -172,7 +174,27 @@ def start(
     identity = identify(popen.pid)
     assert identity is not None, "an unreaped child has an entry in /proc"
     guard = None if keep else start_guard(identity, kill_timeout, mark)
-    return EngineProcess(identity, popen, output, offset, time.time(), mark, guard)
+    temporary = opened != output
+    return EngineProcess(
+        identity, popen, opened, offset, time.time(), mark, guard, output_is_temporary=temporary
+    )
+
+
+def _open_output(output: Path) -> tuple[int, Path]:
+    """The file for the engine's output; a temporary one where the wanted one cannot be had. Raises StartError."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _rotate(output)
+        return os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), output
+    except OSError as error:
+        wanted = error
+    try:
+        fd, name = tempfile.mkstemp(prefix="vllm-exporter-engine-", suffix=".log")
+    except OSError:
+        raise StartError(f"cannot write the engine's output to {output}: {wanted.strerror}") from wanted
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+    log.warning("engine_output_elsewhere", path=name, wanted=str(output), error=wanted.strerror)
+    return fd, Path(name)
 
 
 def _rotate(output: Path) -> None:

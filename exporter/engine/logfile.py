@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,8 @@ class LogFollower:
     `bulk` gets text of whole lines that came too fast to be split, `partial` what stands after the last line end (a
     progress bar), again and again as it grows. Both `\\n` and `\\r` end a line. `limit` bounds the bytes on disk.
     Reads are small and come from the page cache, so they are done in the event loop.
+
+    A file that cannot be read is one warning and no lines: the engine is worth more than its output.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class LogFollower:
         self._rest = b""
         self._freed_to = 0
         self._punching = True
+        self._writable = True
+        self._told_unreadable = False
         self._inotify = -1
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self.skipped_bytes = 0
@@ -77,8 +82,9 @@ class LogFollower:
         self._limit = limit
 
     def start(self) -> None:
-        """Follow the file in the running event loop. Raises OSError when it cannot be opened."""
-        self._open()
+        """Follow the file in the running event loop."""
+        if not self._open():
+            return
         self._inotify = _watch(self._path)
         if self._inotify >= 0:
             asyncio.get_running_loop().add_reader(self._inotify, self._on_event)
@@ -93,6 +99,9 @@ class LogFollower:
             asyncio.get_running_loop().remove_reader(self._inotify)
             os.close(self._inotify)
             self._inotify = -1
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -107,16 +116,28 @@ class LogFollower:
             rest, self._rest = self._rest, b""
             self._lines(rest + b"\n", [rest])
 
-    def _open(self) -> None:
+    def _open(self) -> bool:
+        """Whether the file is open."""
         if self._fd >= 0:
-            return
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            return True
+        try:
+            self._fd, self._writable = _open_regular(self._path)
+        except OSError as error:
+            self._give_up(error)
+            return False
         size = os.fstat(self._fd).st_size
         if self._read_to > size:
             self._read_to = 0
         elif self._read_to < size:
             with contextlib.suppress(OSError):  # holes that an earlier follower left are no output
                 self._read_to = os.lseek(self._fd, self._read_to, os.SEEK_DATA)
+        return True
+
+    def _give_up(self, error: OSError) -> None:
+        if not self._told_unreadable:
+            log.warning("engine_output_unreadable", path=str(self._path), error=error.strerror or str(error))
+        self._told_unreadable = True
+        self._close_file()
 
     def _on_event(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -132,20 +153,24 @@ class LogFollower:
         self._timer = None
         if self._step():
             self._schedule(0.0)
-        elif self._inotify < 0:
+        elif self._inotify < 0 <= self._fd:
             self._schedule(POLL)
 
     def _step(self) -> bool:
         """Read one piece; whether there is more."""
-        size = os.fstat(self._fd).st_size
-        if size < self._read_to:  # somebody truncated it
-            self._read_to, self._freed_to, self._rest = 0, 0, b""
-        backlog = size - self._read_to
-        if backlog > self._limit // 2:
-            self._skip(size - self._limit // 4)
-            backlog = size - self._read_to
-        bulk = backlog > BULK_BACKLOG
-        data = os.pread(self._fd, BULK_CHUNK if bulk else CHUNK, self._read_to)
+        if self._fd < 0:
+            return False
+        try:
+            size = os.fstat(self._fd).st_size
+            if size < self._read_to:  # somebody truncated it
+                self._read_to, self._freed_to, self._rest = 0, 0, b""
+            if size - self._read_to > self._limit // 2:
+                self._skip(size - self._limit // 4)
+            bulk = size - self._read_to > BULK_BACKLOG
+            data = os.pread(self._fd, BULK_CHUNK if bulk else CHUNK, self._read_to)
+        except OSError as error:  # a failing disk, a share that went away
+            self._give_up(error)
+            return False
         if data:
             self._read_to += len(data)
             self._hand_on(data, bulk=bulk)
@@ -177,7 +202,7 @@ class LogFollower:
         """Give what was read back to the file system, all but the newest part of it."""
         keep = self._limit // 2
         target = (self._read_to - keep) & ~0xFFFF
-        if target - self._freed_to < min(_FREE_STEP, keep):
+        if not self._writable or target - self._freed_to < min(_FREE_STEP, keep):
             return
         if self._punching:
             code = _punch(self._fd, self._freed_to, target - self._freed_to)
@@ -187,8 +212,30 @@ class LogFollower:
             self._punching = False
             log.info("engine_output_truncated_instead", path=str(self._path), error=os.strerror(code))
         # Without holes: start over. What the engine writes between the last read and here is lost.
-        os.ftruncate(self._fd, 0)
+        try:
+            os.ftruncate(self._fd, 0)
+        except OSError as error:
+            self._writable = False
+            log.warning("engine_output_grows", path=str(self._path), error=error.strerror)
+            return
         self._read_to, self._freed_to = 0, 0
+
+
+def _open_regular(path: Path) -> tuple[int, bool]:
+    """A descriptor, and whether it may write; it may not where the disk became read-only. Raises OSError."""
+    flags = os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in the file's place must not block
+    writable = True
+    try:
+        fd = os.open(path, os.O_RDWR | flags)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        fd = os.open(path, os.O_RDONLY | flags)
+        writable = False
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "is no regular file")
+    return fd, writable
 
 
 def read_tail(path: Path, limit: int = 256 << 10) -> bytes:

@@ -433,7 +433,24 @@ async def test_a_huge_output_file_is_set_aside_at_the_next_start(yard: Yard) -> 
     assert (yard.folder / "engine.log.1").stat().st_size == launcher.ROTATE_AT + 1
 
 
-async def test_an_output_file_that_cannot_be_written_is_an_error(yard: Yard) -> None:
+async def test_an_engine_whose_output_file_cannot_be_written_writes_to_a_temporary_one(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher.tempfile, "tempdir", str(yard.folder))
+    process = launcher.start(
+        yard.command("sh", "-c", "echo one; echo two"), output=Path("/proc/nowhere/engine.log"), keep=True
+    )
+    assert await wait_exit(process) == 0
+    assert process.output.parent == yard.folder
+    assert process.output.read_text() == "one\ntwo\n"
+    process.release()
+    assert not process.output.exists()
+
+
+async def test_output_that_can_be_written_nowhere_is_an_error(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher.tempfile, "tempdir", "/proc/nowhere")
     with pytest.raises(launcher.StartError, match=r"cannot write the engine's output"):
         launcher.start(yard.command("true"), output=Path("/proc/nowhere/engine.log"), keep=True)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -18,8 +20,9 @@ import aiohttp
 import pytest
 import structlog
 
-from exporter.engine import elsewhere
+from exporter.engine import adoption, elsewhere
 from exporter.engine.command import read_command
+from exporter.engine.life import POLL_SECONDS
 from exporter.engine.procfs import read_stat
 from exporter.engine.states import EngineState
 from exporter.engine.status import EngineStatus
@@ -714,6 +717,50 @@ async def test_output_that_was_counted_before_the_daemon_died_is_not_counted_aga
         await asyncio.sleep(0.3)
     assert bench.supervisor.status.mode == "adopted"
     assert [e for e in logs if e.get("line") == "hello"] == []
+
+
+@pytest.mark.parametrize("became", ["folder", "nothing"])
+async def test_a_kept_engine_is_adopted_although_its_output_cannot_be_read(bench: Bench, became: str) -> None:
+    bench.start(on_exit="keep")
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+    (bench.folder / "engine.log").unlink()
+    if became == "folder":
+        (bench.folder / "engine.log").mkdir()
+    bench.start(on_exit="keep")
+    status = await bench.reach(EngineState.ready)
+    assert (status.mode, status.generation) == ("adopted", 1)
+
+
+async def test_a_data_folder_that_became_read_only_does_not_end_the_daemon(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgetting the record of a crashed engine raised EROFS, and the daemon ended with the engine."""
+    bench.start()
+    await bench.reach(EngineState.ready)
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    monkeypatch.setattr(tempfile, "tempdir", str(bench.folder.parent))
+    monkeypatch.setattr(adoption.os, "open", read_only_open(bench.folder))
+    os.kill(bench.pids()[0], signal.SIGKILL)
+    await bench.until(lambda: bench.supervisor.status.generation == 2)
+    await bench.reach(EngineState.ready)
+    await bench.stop()
+
+
+def read_only_open(folder: Path) -> Callable[..., int]:
+    """`os.open` as it is when nothing under `folder` can be written."""
+    real = os.open
+
+    def opened(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR) and str(path).startswith(str(folder)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, flags, *more, **named)
+
+    return opened
 
 
 async def test_a_crash_is_known_counted_and_logged_within_moments_of_the_exit(bench: Bench) -> None:

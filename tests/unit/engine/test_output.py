@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -324,3 +325,73 @@ async def test_a_flood_neither_blocks_the_writer_nor_the_event_loop(
     following.cancel()
     with pytest.raises(asyncio.CancelledError):
         await following
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe"])
+async def test_output_that_cannot_be_read_is_one_warning_and_ends_nothing(
+    tmp_path: Path, events: list[structlog.typing.EventDict], kind: str
+) -> None:
+    path = tmp_path / "log"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    sink = Sink(path)
+    sink.follower.start()
+    await asyncio.sleep(0)
+    sink.follower.drain()
+    sink.follower.close()
+    assert [entry["event"] for entry in events] == ["engine_output_unreadable"]
+    assert sink.lines == []
+
+
+async def test_output_on_a_disk_that_became_read_only_is_read_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(INFO * 40_000)
+    real = os.open
+
+    def read_only(name: Path, flags: int, *more: int) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(name))
+        return real(name, flags, *more)
+
+    monkeypatch.setattr(logfile.os, "open", read_only)
+    sink = Sink(path, limit=1 << 20)
+    sink.follower.drain()
+    sink.follower.close()
+    assert path.stat().st_size == len(INFO) * 40_000
+    assert sink.follower.offset == len(INFO) * 40_000
+
+
+async def test_a_read_that_fails_ends_the_reading_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[structlog.typing.EventDict]
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "log"
+    path.write_bytes(INFO)
+    sink = Sink(path)
+    monkeypatch.setattr(logfile.os, "pread", broken)
+    sink.follower.drain()
+    sink.follower.close()
+    assert [entry["event"] for entry in events] == ["engine_output_unreadable"]
+
+
+async def test_a_file_that_can_neither_be_punched_nor_truncated_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[structlog.typing.EventDict]
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    path = tmp_path / "log"
+    path.write_bytes(INFO * 40_000)
+    monkeypatch.setattr(logfile, "_punch", lambda *_: errno.EOPNOTSUPP)
+    monkeypatch.setattr(logfile.os, "ftruncate", fails)
+    sink = Sink(path, limit=1 << 20)
+    sink.follower.drain()
+    sink.follower.close()
+    assert [e["event"] for e in events] == ["engine_output_truncated_instead", "engine_output_grows"]
+    assert sink.follower.offset == len(INFO) * 40_000
