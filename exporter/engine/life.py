@@ -103,7 +103,7 @@ class Life:
         """It serves, for the first time, at `now` (monotonic seconds): from here on it is judged."""
         self.ready_at = now
         self._output.ready()
-        self.look_around(full=True)
+        self.look_around()
         self.tree.note_shared_memory()
         self.vigil = Vigil(
             self.number, self._settings, self._client, self._inbox, self._spawn, self._metrics, now=now
@@ -115,7 +115,13 @@ class Life:
 
     def look_around(self, *, full: bool = False) -> None:
         """Find the engine's new processes, so that they are known once their parents are gone."""
-        members = self.tree.refresh(full=full)
+        self._take_in(self.tree.refresh(full=full))
+
+    async def look_everywhere(self) -> None:
+        """`look_around(full=True)`, without making the event loop wait."""
+        self._take_in(await self.tree.refresh_all())
+
+    def _take_in(self, members: frozenset[ProcessId]) -> None:
         self.has_new_members |= not members <= self._members
         self._members |= members
         if self.process.guard is not None:
@@ -168,7 +174,7 @@ class Life:
         """Stop every process of it; returns when nothing is left, or when the rest will not die."""
         self.exited = True
         self._output.stopping()
-        self.look_around(full=True)
+        await self.look_everywhere()
         return await stop_tree(self.tree, kill_timeout=kill_timeout, process=self.process)
 
     async def clear(self, gpu_memory_of: Callable[[frozenset[int]], int | None]) -> None:
@@ -182,7 +188,7 @@ class Life:
             log.warning("engine_orphans_swept", signals=report.signalled, seconds=round(report.seconds, 2))
         if report.survivors:
             log.error("engine_processes_will_not_die", pids=sorted(p.pid for p in report.survivors))
-            while not self.tree.empty():  # noqa: ASYNC110  the kernel tells nobody when a stuck process ends
+            while await self.tree.refresh_all():  # noqa: ASYNC110  the kernel tells nobody when a stuck process ends
                 await asyncio.sleep(POLL_SECONDS)
         until = time.monotonic() + self._settings.gpu_release_timeout
         pids = frozenset(member.pid for member in self._members)
@@ -216,8 +222,9 @@ class Life:
         patience = self._settings.health_timeout
         told = False
         search = SearchPlan(self.began)
-        while True:
+        while not self.exited:
             self.look_around()
+            self.tree.note_shared_memory()  # a core that is killed while it loads leaves what it had by then
             pause = POLL_SECONDS
             progress = self._output.progress
             if await self._client.listens(patience):
@@ -228,7 +235,8 @@ class Life:
                     refusal = listed.refusal
                     if listed.models:
                         holder = await asyncio.to_thread(port_holder, *self._client.address)
-                        if holder is None or holder in self.tree.refresh(full=True):
+                        await self.look_everywhere()
+                        if holder is None or holder in self.tree.members:
                             self._inbox.post(Serving(self.number, listed.models))
                             return
                         if not told:

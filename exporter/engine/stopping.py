@@ -107,11 +107,13 @@ async def stop_tree(
     while True:
         if process is not None and process.popen is not None:
             process.popen.poll()
-        alive = tree.refresh(full=True)
+        alive = await tree.refresh_all()
         now = time.monotonic() - started
         if alive and not signalled:
             tree.note_shared_memory()
-        if not alive and tree.empty():  # twice: a fork may have slipped between two reads of the table
+        if (
+            not alive and not await tree.refresh_all()
+        ):  # twice: a fork may have slipped between two reads of the table
             seconds = time.monotonic() - started
             await asyncio.to_thread(tree.sweep_shared_memory)
             return StopReport(seconds, signalled, killed, frozenset())
