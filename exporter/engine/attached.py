@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import aiohttp
 import structlog
 from pydantic import SecretStr
 
+from exporter.engine import carryover
 from exporter.engine.board import StatusBoard
 from exporter.engine.diagnosis import Failure
 from exporter.engine.events import CanaryEnded, Inbox, Probed, Refused, Scraped, Serving, StopAsked
@@ -80,6 +81,14 @@ class AttachedEngine:
     def stop(self) -> None:
         """End `run`; the engine stays as it is."""
         self._inbox.ask_stop()
+
+    def state(self) -> dict[str, Any]:
+        """Every count, for `restore` in the next daemon. JSON-able."""
+        return {"counters": self._metrics.state()}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state` said last; call it before anybody is shown the page."""
+        self._metrics.restore(carryover.read(saved).counters)
 
     async def run(self) -> None:
         """Watch until stopped; the only writer of the state."""

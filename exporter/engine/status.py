@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from exporter.engine.diagnosis import Failure
 from exporter.engine.hang import Progress
@@ -75,3 +75,9 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """Ask for the end: the first call drains, a second one skips what is left of the drain."""
+
+    def state(self) -> dict[str, Any]:
+        """Every count, for `restore` in the next daemon. JSON-able."""
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what `state` said last; call it before `run`, and before anybody is shown the page."""
