@@ -377,6 +377,43 @@ async def test_an_engine_whose_key_the_daemon_does_not_know_is_told_of_once(benc
     await bench.stop()
 
 
+LOADER = """
+import os, subprocess, sys
+core = subprocess.Popen([sys.executable, '-c', '''
+import sys, time
+from multiprocessing import resource_tracker, shared_memory
+segment = shared_memory.SharedMemory(create=True, size=4096)
+resource_tracker.unregister(segment._name, 'shared_memory')
+open(sys.argv[1], 'w').write(segment.name)
+time.sleep(600)
+''', sys.argv[1]])
+open(os.path.join(os.path.dirname(sys.argv[1]), 'core'), 'w').write(str(core.pid))
+core.wait()
+sys.exit(1)
+"""
+
+
+async def test_shared_memory_of_a_core_that_is_killed_while_it_loads_is_removed(bench: Bench) -> None:
+    """It was noted at ready only, and stayed for good when it never came to that."""
+    name = bench.folder / "segment"
+    bench.start(argv=(sys.executable, "-c", LOADER, str(name)), restart_delay=60.0)
+    await bench.until(lambda: name.exists() and name.read_text(), "the segment")
+    await bench.until(
+        lambda: (bench.folder / "core").exists() and (bench.folder / "core").read_text(), "the core"
+    )
+    segment = Path("/dev/shm") / name.read_text().lstrip("/")
+    try:
+        core = int((bench.folder / "core").read_text())
+        await bench.until(lambda: core in bench.supervisor.pids(), "the core to be known")
+        await asyncio.sleep(1.5 * POLL_SECONDS)
+        os.kill(core, signal.SIGKILL)
+        await bench.reach(EngineState.backoff)
+        await bench.until(lambda: not segment.exists(), "the segment to go")
+    finally:
+        segment.unlink(missing_ok=True)
+    await bench.stop()
+
+
 async def test_an_engine_on_another_port_than_its_command_says_is_told_of(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
