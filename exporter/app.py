@@ -137,6 +137,7 @@ async def _live(
             tokens_total=indicators.output_tokens_total,
         )
         engine = _engine(settings, command, blocks.daemon, session, indicators, gpu)
+        engine.restore(saved.get("engine", {}))
         readers.engine = engine
         target = _Target(engine, settings, command)
         scraper = Scraper(
@@ -161,7 +162,7 @@ async def _live(
             lambda: process.publish(now=time.monotonic()),
             lambda: server.publish(blocks.daemon),
         ]
-        keeper = _Keeper(data_dir, state, blocks.indicators, lambda: {"indicators": indicators.state()})
+        keeper = _Keeper(data_dir, state, blocks.indicators, indicators.state, engine.state)
         readers.before_change = keeper.save
         await server.start()
         stack.push_async_callback(server.stop)
@@ -311,21 +312,28 @@ class _Keeper:
     """
 
     def __init__(
-        self, data_dir: DataDir, file: StateFile, shown: Block, parts: Callable[[], dict[str, Any]]
+        self,
+        data_dir: DataDir,
+        file: StateFile,
+        shown: Block,
+        indicators: Callable[[], dict[str, Any]],
+        engine: Callable[[], dict[str, Any]],
     ) -> None:
         self._data_dir = data_dir
         self._file = file
         self._shown = shown
-        self._parts = parts
-        self._version = -1
+        self._indicators = indicators
+        self._engine = engine
+        self._saved: tuple[int, dict[str, Any]] | None = None
         self._failing: set[str] = set()
 
     def save(self) -> None:
         """Save if something changed; a disk that does not take it is a warning, not the end of monitoring."""
-        if self._version == self._shown.version:
-            return
-        self._version = self._shown.version
-        self._try("save", lambda: self._file.save(self._parts()))
+        present = (self._shown.version, self._engine())
+        if self._saved != present:
+            self._saved = present
+            parts = {"indicators": self._indicators(), "engine": present[1]}
+            self._try("save", lambda: self._file.save(parts))
 
     async def sync(self) -> None:
         """Save, and bring it to the disk."""

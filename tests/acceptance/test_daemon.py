@@ -110,6 +110,7 @@ def test_a_killed_daemon_that_keeps_its_engine_finds_it_again_with_all_its_total
         assert not daemon.value("vllm_exporter_engine_restarts_total")
         os.kill(engine, signal.SIGKILL)
         eventually("restarted", lambda: daemon.value("vllm_exporter_engine_restarts_total") == 1)
+        assert daemon.value("vllm_exporter_engine_crashes_total") == 1
         daemon.wait_ready()
         successor = int(daemon.event("engine_started")["pid"])
         daemon.process.send_signal(signal.SIGTERM)
@@ -135,7 +136,7 @@ def test_no_total_that_was_ever_shown_goes_back_when_the_daemon_is_killed(tmp_pa
     def look(daemon: Daemon) -> None:
         for family in daemon.families().values():
             for sample in family.samples:
-                if sample.name.startswith("vllm_slo_") and sample.name.endswith(
+                if sample.name.startswith(("vllm_slo_", "vllm_exporter_engine_")) and sample.name.endswith(
                     ("_total", "_count", "_bucket", "_sum")
                 ):
                     key = f"{sample.name}{sorted(sample.labels.items())}"
