@@ -54,7 +54,6 @@ class Life:
         *,
         secrets: tuple[str, ...] = (),
     ) -> None:
-        """Raises OSError when the process's output cannot be read."""
         self.number = number
         self.process = process
         self.tree = process.tree()

@@ -89,12 +89,12 @@ class EngineOutput:
         return self._follower.skipped_bytes
 
     def start(self) -> None:
-        """Follow the file. Raises OSError when it cannot be opened."""
+        """Follow the file; one that cannot be opened is told once, and not followed."""
         self._mind_space(self._clock())
         self._follower.start()
 
     async def follow(self) -> None:
-        """Follow the file until cancelled. Raises OSError when it cannot be opened."""
+        """Follow the file until cancelled."""
         self.start()
         try:
             await asyncio.Event().wait()

@@ -340,7 +340,7 @@ class Supervisor:
         life, self._life = self._life, None
         told: dict[str, Any] = {}
         if life is not None and self._parts.keep and not life.exited:
-            life.look_around(full=True)
+            await life.look_everywhere()
             await Tenure(self._parts, life).record()
             life.close()
             told = {"kept_pid": life.process.pid}

@@ -125,7 +125,7 @@ class EngineSettings(Section):
     tls_verify: bool = Field(True, description="Check the certificate of an engine that speaks HTTPS.")
     on_exit: Literal["stop", "keep"] = Field(
         "stop",
-        description="What becomes of the engine when the daemon ends: `stop` it, or `keep` it running for the next start to adopt.",
+        description="What becomes of the engine when the daemon ends: `stop` it, or `keep` it running for the next start to adopt (whatever that one's own `on_exit` says).",
     )
     on_hang: Literal["restart", "report"] = Field(
         "restart",
