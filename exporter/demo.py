@@ -14,7 +14,7 @@ def demo_settings(flags: Mapping[str, Any], *, requests_per_second: float) -> di
     """Settings of the demo, as flags that the user's own flags override."""
     command = (sys.executable, "-m", "exporter", "simulate", "--port", str(_free_port()))
     return {
-        "engine.command": (*command, "--traffic", str(requests_per_second)),
+        "engine.command": (*command, "--disable-uvicorn-access-log", "--traffic", str(requests_per_second)),
         "gpu.source": "simulated",
         "engine.drain_timeout": 2.0,  # the demo's own traffic never pauses for a drain
         "data_dir": default_data_dir() / "demo",
