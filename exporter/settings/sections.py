@@ -311,9 +311,12 @@ class WebSettings(Section):
     @field_validator("bearer_token")
     @classmethod
     def _is_a_token(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not value.get_secret_value().strip():
+        if value is None:
+            return None
+        token = value.get_secret_value().strip()
+        if not token:
             raise ValueError("the token is empty: set one, or none")
-        return value
+        return SecretStr(token)
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> WebSettings:

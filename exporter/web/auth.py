@@ -21,11 +21,6 @@ class BearerToken:
         """Whether a token is configured."""
         return self._token is not None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the configured token is no secret at all."""
-        return self._token == b""
-
     def accepts(self, authorization: str | None) -> bool:
         """Whether this `Authorization` header opens the door (RFC 6750; the scheme's case does not matter)."""
         if self._token is None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from exporter.errors import ConfigError
 from exporter.exposition.block import Block
 from exporter.exposition.page import Page
 from exporter.settings import WebSettings
@@ -58,8 +57,6 @@ class WebServer:
 
         Connections made from now on wait in the kernel until `start`.
         """
-        if self._token.required and self._token.is_empty:
-            raise ConfigError(["web.bearer_token is empty: set a token, or none"])
         self._tls = listener.tls_context(self._settings)
         self._socket = listener.bind(self._settings.listen)
         return self._socket

@@ -571,8 +571,8 @@ async def test_our_families_pass_promtools_check() -> None:
 
 
 def test_an_empty_token_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigError, match="bearer_token is empty"):
-        server("127.0.0.1", 0, bearer_token=SecretStr("")).bind()
+    with pytest.raises(ValueError, match="the token is empty"):
+        WebSettings(bearer_token=SecretStr(""))
 
 
 async def test_a_client_that_comes_before_the_start_waits_for_its_answer() -> None:
