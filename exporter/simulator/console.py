@@ -94,7 +94,7 @@ def load_lines(model: Model, seconds: float) -> Iterator[Line]:
         0.5, "weights", f"Loading weights took {0.35 * seconds:.2f} seconds", "default_loader.py:501", worker
     )
     yield Line(0.52, "weights", f"Model loading took 14.99 GiB memory and {0.37 * seconds:.6f} seconds", "gpu_model_runner.py:1012", worker)  # fmt: skip
-    yield Line(0.55, "compile", "Using cache directory: /root/.cache/vllm/torch_compile_cache/5f1e/rank_0_0/backbone for vLLM's torch.compile", "backends.py:1024", worker)  # fmt: skip
+    yield Line(0.55, "compile", "Using cache directory: /home/vllm/.cache/vllm/torch_compile_cache/5f1e/rank_0_0/backbone for vLLM's torch.compile", "backends.py:1024", worker)  # fmt: skip
     yield Line(
         0.75, "compile", f"torch.compile takes {0.2 * seconds:.2f} s in total", "monitor.py:48", worker
     )
