@@ -52,14 +52,22 @@ def boot_id() -> str:
 
 
 def read_stat(pid: int) -> Stat | None:
-    """The process as it stands, None when there is none (or /proc hides it)."""
+    """The process as it stands, None when there is none, or when it cannot be read."""
+    try:
+        return _stat(pid)
+    except OSError:
+        return None
+
+
+def _stat(pid: int) -> Stat | None:
+    """The process as it stands, None when there is none. OSError when that cannot be told, as without a free descriptor."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return None
     try:
         data = os.read(fd, 4096)
-    except OSError:  # ESRCH: it ended between open and read
+    except ProcessLookupError:  # it ended between open and read
         return None
     finally:
         os.close(fd)
@@ -102,15 +110,34 @@ def alive(process: ProcessId) -> bool:
     return stat is not None and stat.start_ticks == process.start_ticks and stat.alive
 
 
+def ended(process: ProcessId) -> bool:
+    """Whether exactly this process surely runs no more; one that cannot be looked at counts as running."""
+    try:
+        stat = _stat(process.pid)
+    except OSError:
+        try:
+            os.kill(process.pid, 0)
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
+        return False
+    return stat is None or stat.start_ticks != process.start_ticks or not stat.alive
+
+
 def open_pidfd(process: ProcessId) -> int | None:
-    """A descriptor of exactly this process (zombie or not), None when it is gone. The caller closes it."""
+    """A descriptor of exactly this process (zombie or not), None when it is gone. The caller closes it.
+
+    OSError when none can be had: no descriptor is free, or a sandbox or the kernel does not allow it.
+    """
     try:
         fd = os.pidfd_open(process.pid)
-    except OSError:
+    except ProcessLookupError:
         return None
-    if (
-        identify(process.pid) == process
-    ):  # read after the open: the descriptor is of the process that was read
+    try:  # read after the open: the descriptor is of the process that was read
+        stat = _stat(process.pid)
+    except OSError:
+        os.close(fd)
+        raise
+    if stat is not None and stat.id == process:
         return fd
     os.close(fd)
     return None
@@ -118,15 +145,29 @@ def open_pidfd(process: ProcessId) -> int | None:
 
 def send_signal(process: ProcessId, signum: int) -> bool:
     """Signal exactly this process, never another that got its pid; False when it is gone or may not be signalled."""
-    fd = open_pidfd(process)
-    if fd is None:
+    try:
+        fd = open_pidfd(process)
+        if fd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(fd, signum)
+        finally:
+            os.close(fd)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return _send_by_number(process, signum)
+    return True
+
+
+def _send_by_number(process: ProcessId, signum: int) -> bool:
+    """Where descriptors of processes cannot be had: who has the pid is looked at right before the signal."""
+    if identify(process.pid) != process:
         return False
     try:
-        signal.pidfd_send_signal(fd, signum)
+        os.kill(process.pid, signum)
     except OSError:
         return False
-    finally:
-        os.close(fd)
     return True
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from exporter.engine.procfs import ProcessId, command_line, open_pidfd
+from exporter.engine.procfs import ProcessId, command_line, ended, open_pidfd
 from exporter.engine.tree import EngineTree
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,8 @@ REPEAT = 1.0
 """Seconds between two SIGTERM: vLLM swallows one that comes while it loads."""
 KILL_PATIENCE = 30.0
 """Seconds after the first SIGKILL until the survivors (stuck in the kernel, as in a driver) are given up."""
-
+EXIT_POLL = 0.05
+"""Seconds between two looks at a process of which no descriptor can be had."""
 CLEANER_PATIENCE = 1.0
 """Seconds that Python's resource trackers get after the first SIGKILL: they unlink what the others can no longer."""
 
@@ -48,18 +49,25 @@ class StopReport:
 async def wait_exit(process: Waitable) -> int | None:
     """Wait for the end of a process by its descriptor: known within a millisecond or so, without polling.
 
+    Where no descriptor can be had (none is free, a sandbox forbids it) it is looked at every `EXIT_POLL` seconds.
     The exit code is negative for a signal, and None for a process that is not our child (an adopted engine).
     Several tasks may wait at once.
     """
     popen = process.popen
     if popen is not None and popen.poll() is not None:
         return popen.returncode
-    fd = open_pidfd(process.id)
-    if fd is not None:
-        try:
-            await _readable(fd)
-        finally:
-            os.close(fd)
+    try:
+        fd = open_pidfd(process.id)
+    except OSError as error:
+        log.warning("engine_exit_is_polled", pid=process.id.pid, error=error.strerror or str(error))
+        while not (ended(process.id) if popen is None else popen.poll() is not None):  # noqa: ASYNC110
+            await asyncio.sleep(EXIT_POLL)
+    else:
+        if fd is not None:
+            try:
+                await _readable(fd)
+            finally:
+                os.close(fd)
     if popen is None:
         return None
     while (code := popen.poll()) is None:  # noqa: ASYNC110  readable means dead: this turns at most a time or two
