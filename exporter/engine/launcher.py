@@ -31,6 +31,7 @@ MARK = "EXPORTER_ENGINE_ID"
 ROTATE_AT = 1 << 30
 _TRAMPOLINE = Path(__file__).with_name("trampoline.py")
 _NOT_FOR_ENGINE = (
+    "CREDENTIALS_DIRECTORY",
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
@@ -123,7 +124,7 @@ class EngineProcess:
 
 
 def engine_environment(environ: Mapping[str, str], mark: str) -> dict[str, str]:
-    """What the engine inherits: everything but the daemon's own settings (they hold secrets) and systemd's sockets."""
+    """What the engine inherits: everything but the daemon's own settings and credentials, and systemd's sockets."""
     env = {
         name: value
         for name, value in environ.items()

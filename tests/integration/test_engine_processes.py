@@ -129,13 +129,14 @@ async def test_the_daemons_own_settings_and_sockets_do_not_reach_the_engine(
 ) -> None:
     monkeypatch.setenv("VLLM_EXPORTER_WEB__BEARER_TOKEN", "very-secret")
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/nowhere")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/nowhere")
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "INFO")
     process = yard.start(yard.script("print('\\n'.join(sorted(os.environ)))"))
     assert await wait_exit(process) == 0
     names = yard.output().split()
     assert "VLLM_LOGGING_LEVEL" in names
     assert "PYTHONUNBUFFERED" in names
-    assert "NOTIFY_SOCKET" not in names
+    assert not {"NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"} & set(names)
     assert not [name for name in names if name.startswith("VLLM_EXPORTER_")]
 
 
