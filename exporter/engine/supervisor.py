@@ -172,6 +172,8 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run the engine until stopped; with `on_exit: keep` it is left running and recorded."""
+        for remark in self._command.remarks:
+            log.warning("engine_command_remark", advice=remark)
         launcher.become_subreaper()
         async with asyncio.TaskGroup() as self._tasks:
             try:

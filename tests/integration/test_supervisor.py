@@ -268,6 +268,18 @@ async def test_a_command_that_does_not_exist_is_given_up_at_once(bench: Bench) -
     assert status.last_failure.reason == "command_not_found"
 
 
+async def test_what_is_unwise_in_the_command_is_told_once(bench: Bench) -> None:
+    with structlog.testing.capture_logs() as logs:
+        bench.start(
+            argv=("/nonexistent/vllm", "serve", "tiny", "--port", str(bench.port), "--api-key", "k-0123456")
+        )
+        await bench.reach(EngineState.failed)
+        await bench.stop()
+    (told,) = (entry for entry in logs if entry["event"] == "engine_command_remark")
+    assert told["log_level"] == "warning"
+    assert "VLLM_API_KEY" in told["advice"]
+
+
 async def test_a_taken_port_is_diagnosed_without_a_start(bench: Bench) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
