@@ -67,7 +67,7 @@ LOAD_STAGE = Family(
 RESTARTS = Family(
     "vllm_exporter_engine_restarts_total",
     "counter",
-    "Restarts of the engine, by what ended the process before.",
+    "Restarts of the engine, by what ended the process before; counted when the restart is decided, before the new start.",
     ("reason",),
 )
 CRASHES = Family(
