@@ -76,6 +76,7 @@ class Life:
         self._members: set[ProcessId] = {process.id}
         self._counted: dict[str, int] = {}
         self._counted_dropped = 0
+        self._counted_skipped = 0
         self._output = EngineOutput(
             process.output,
             offset=process.output_offset,
@@ -136,12 +137,14 @@ class Life:
         return self.tree.members
 
     def count_output(self) -> None:
-        """Bring the counters of output lines up to date."""
+        """Bring the counters of output up to date."""
         for level, lines in self._output.lines.items():
             self._metrics.log_lines(level, lines - self._counted.get(level, 0))
             self._counted[level] = lines
         self._metrics.log_dropped(self._output.dropped - self._counted_dropped)
         self._counted_dropped = self._output.dropped
+        self._metrics.log_skipped(self._output.skipped_bytes - self._counted_skipped)
+        self._counted_skipped = self._output.skipped_bytes
 
     def diagnose(self, exit_code: int | None) -> Failure:
         """Why its root process ended, from the whole of its output."""

@@ -178,6 +178,13 @@ class LogFollower:
         return self._read_to < size
 
     def _skip(self, target: int) -> None:
+        if not self.skipped_bytes:  # the metric tells of the rest
+            log.warning(
+                "engine_output_skipped",
+                path=str(self._path),
+                bytes=target - self._read_to,
+                advice="more came at once than engine.log_file_limit lets stay unread; raise it to skip less",
+            )
         self.skipped_bytes += target - self._read_to
         self._read_to = target
         self._rest = b""

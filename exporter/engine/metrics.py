@@ -117,10 +117,16 @@ LOG_DROPPED = Family(
     "counter",
     "Lines of engine output that were not forwarded to the daemon's log, because they came too fast.",
 )
+LOG_SKIPPED = Family(
+    "vllm_exporter_engine_log_bytes_skipped_total",
+    "counter",
+    "Bytes of engine output that were never read, because more came at once than is kept (engine.log_file_limit).",
+)
 
 FAMILIES: tuple[Family, ...] = (
     UP, STATE, INFO, GENERATION, START_TIME, READY_TIME, LOAD_DURATION, LOAD_PROGRESS, LOAD_STAGE, RESTARTS, CRASHES,
     LAST_FAILURE, STALLS, CANARIES, PROBES, PROBE_DURATION, INCIDENTS, LOG_LINES, LOG_DROPPED,
+    LOG_SKIPPED,
 )  # fmt: skip
 
 COUNTED = {family.name: family for family in FAMILIES if family.type == "counter" and family is not RESTARTS}
@@ -161,6 +167,7 @@ class EngineMetrics:
         self._probes = {health: self._counter(PROBES, health.value) for health in Health}
         self._probe_duration = block.gauge(PROBE_DURATION)
         self._dropped = self._counter(LOG_DROPPED)
+        self._skipped = self._counter(LOG_SKIPPED)
         for counter in (*self._stalls.values(), *self._canaries.values(), *self._probes.values()):
             counter.set(0)
         if supervised:  # a counter that appears with its first increment shows no increase
@@ -236,3 +243,6 @@ class EngineMetrics:
 
     def log_dropped(self, lines: int) -> None:
         self._dropped.inc(lines)
+
+    def log_skipped(self, size_bytes: int) -> None:
+        self._skipped.inc(size_bytes)

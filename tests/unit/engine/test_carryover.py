@@ -59,6 +59,7 @@ def test_every_counter_goes_on_where_the_last_daemon_left_it() -> None:
     first.incident("hang")
     first.log_lines("error", 7)
     first.log_dropped(3)
+    first.log_skipped(4096)
 
     block = Block()
     second = EngineMetrics(block, supervised=True)
@@ -72,6 +73,7 @@ def test_every_counter_goes_on_where_the_last_daemon_left_it() -> None:
     assert 'engine_incidents_total{reason="hang"} 2\n' in text
     assert 'engine_log_lines_total{level="error"} 8\n' in text
     assert "engine_log_lines_dropped_total 3\n" in text
+    assert "engine_log_bytes_skipped_total 4096\n" in text
     assert second.state() != first.state()
 
 

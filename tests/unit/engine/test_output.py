@@ -160,7 +160,9 @@ def test_a_file_system_without_holes_gets_its_file_truncated(
     assert [e["event"] for e in events] == ["engine_output_truncated_instead"]
 
 
-def test_a_writer_far_ahead_is_caught_up_with_by_skipping(tmp_path: Path) -> None:
+def test_a_writer_far_ahead_is_caught_up_with_by_skipping_which_is_told_once(
+    tmp_path: Path, events: list[structlog.typing.EventDict]
+) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"y" * 99 + b"\n" + INFO * 100_000)
     sink = Sink(path, limit=4 << 20)
@@ -168,6 +170,12 @@ def test_a_writer_far_ahead_is_caught_up_with_by_skipping(tmp_path: Path) -> Non
     assert sink.follower.skipped_bytes > 4 << 20
     assert sink.follower.offset == path.stat().st_size
     assert path.stat().st_blocks * 512 < 4 << 20
+    skipped = sink.follower.skipped_bytes
+    append(path, INFO * 100_000)
+    sink.follower.drain()
+    assert sink.follower.skipped_bytes > skipped
+    assert [e["event"] for e in events] == ["engine_output_skipped"]
+    assert events[0]["bytes"] == skipped
 
 
 async def test_output_leaves_room_on_a_disk_that_has_little_and_says_so_once(
@@ -393,5 +401,6 @@ async def test_a_file_that_can_neither_be_punched_nor_truncated_grows(
     sink = Sink(path, limit=1 << 20)
     sink.follower.drain()
     sink.follower.close()
-    assert [e["event"] for e in events] == ["engine_output_truncated_instead", "engine_output_grows"]
+    told = [e["event"] for e in events if e["event"] != "engine_output_skipped"]
+    assert told == ["engine_output_truncated_instead", "engine_output_grows"]
     assert sink.follower.offset == len(INFO) * 40_000
