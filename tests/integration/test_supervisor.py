@@ -324,7 +324,7 @@ async def test_a_saturated_engine_whose_counters_move_is_left_alone(bench: Bench
 
 
 async def test_a_wedged_engine_that_answers_the_canary_is_left_alone(bench: Bench) -> None:
-    bench.start()
+    bench.start(canary_timeout=5.0)
     await bench.reach(EngineState.ready)
     bench.page = Page(3.0, 0.0, 7.0)
     await bench.until(lambda: bench.metric('vllm_exporter_engine_canaries_total{outcome="answered"}') >= 1)

@@ -70,7 +70,9 @@ def check_continuity(daemon: Daemon, before: Page, after_death: list[Page]) -> N
     assert tokens == sorted(tokens)
     finished = [p.total("vllm_slo_requests_total", outcome="success") for p in (before, *after_death)]
     assert finished == sorted(finished)
-    assert any("vllm:" not in page.text for page in after_death), "no page of the dead engine lingers"
+    down = [page for page in after_death if page.state in ("backoff", "starting", "loading")]
+    assert down
+    assert not any("vllm:" in page.text for page in down), "no page of the dead engine lingers"
     had = after_death[-1]
     ask(daemon, 37)
     daemon.wait(lambda page: served_tokens(page) == served_tokens(had) + 37)
@@ -169,7 +171,7 @@ def test_a_stop_with_64_streams_keeps_its_deadline_and_leaves_nothing(ready: Dae
     ready.signal(signal.SIGTERM)
     assert ready.wait_exit(60) == 0, ready.tail()
     took = time.monotonic() - stopped
-    ready.wait_gone(0.5)
+    ready.wait_gone(3)
     assert not is_open(ready.port)
     assert took < DRAIN_TIMEOUT + KILL_TIMEOUT + 2
     for stream in running:

@@ -35,7 +35,7 @@ def test_a_stop_while_loading_does_not_wait_for_the_load(
     daemon.signal(signal.SIGTERM)
     assert daemon.wait_exit(30) == 0, daemon.tail()
     assert time.monotonic() - stopped < 5.0 + 2 + 1, "kill_timeout, and a little"
-    daemon.wait_gone(0.5)
+    daemon.wait_gone(3)
 
 
 def test_the_engine_does_not_outlive_a_killed_daemon(make_daemon: Callable[..., Daemon]) -> None:
@@ -63,8 +63,8 @@ def test_a_kept_engine_is_adopted_and_its_counters_go_on(make_daemon: Callable[.
 
     daemon.start()
     adopted = time.monotonic()
-    page = daemon.wait_state("ready", 15)
-    assert time.monotonic() - adopted < 15, "no load"
+    daemon.wait_state("ready", 15)
+    assert time.monotonic() - adopted < 8, "no load, which takes 15 s at best"
     page = daemon.wait(lambda page: tokens(page) == 120)
     assert page.total("vllm_slo_requests_total", outcome="success") == 2
     assert page.get("vllm_exporter_engine_info", mode="adopted") == 1

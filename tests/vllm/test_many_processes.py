@@ -85,4 +85,4 @@ def test_api_servers_that_serve_on_without_their_launcher_are_swept(ready: Daemo
 def test_a_stop_leaves_no_process_of_them(ready: Daemon) -> None:
     ready.signal(signal.SIGTERM)
     assert ready.wait_exit(60) == 0, ready.tail()
-    ready.wait_gone(1)
+    ready.wait_gone(3)

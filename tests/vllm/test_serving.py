@@ -252,5 +252,5 @@ def test_a_stop_lets_running_streams_finish_and_leaves_nothing(served: Served) -
     watcher.join()
     assert code == 0, daemon.tail()
     assert 503 in seen, "a draining engine is not ready"
-    daemon.wait_gone(1)
+    daemon.wait_gone(3)
     assert not is_open(daemon.port)
