@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from exporter.engine.command import EngineCommand
     from exporter.engine.status import Engine, EngineStatus
+    from exporter.gpu import GpuSampler
+    from exporter.sli import Indicators
+    from exporter.systemd import Notifier
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +38,8 @@ SAVE_SECONDS = 10.0
 """How often the state file is brought to the disk: what a crash of the machine can cost the totals."""
 DRAIN_SCRAPE_SECONDS = 0.25
 """Time between two scrapes while the engine drains."""
+STOP_MARGIN_SECONDS = 20.0
+"""What systemd is asked for beyond drain and kill, when it wants the daemon to stop."""
 EXIT_OK, EXIT_FAILED = 0, 1
 
 
@@ -88,7 +93,7 @@ def serve(settings: Settings) -> int:
     )
     with contextlib.ExitStack() as stack:
         stack.callback(server.bind().close)
-        command = _engine_command(settings)
+        command = engine_command(settings)
         data_dir = DataDir(settings.data_dir)
         stack.callback(data_dir.close)
         try:
@@ -184,8 +189,11 @@ async def _live(
         engine.subscribe(scrape_faster)
 
         loop = asyncio.get_running_loop()
+        stopping = settings.engine.drain_timeout + settings.engine.kill_timeout + STOP_MARGIN_SECONDS
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, _stop, engine, number, notifier)
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue  # started with nohup, say
+            loop.add_signal_handler(number, _stop, engine, number, notifier, stopping)
             stack.callback(loop.remove_signal_handler, number)
 
         async with asyncio.TaskGroup() as tasks:
@@ -203,8 +211,8 @@ async def _live(
         log.info("stopped")
 
 
-def _engine_command(settings: Settings) -> EngineCommand | None:
-    """What the engine's command line says of it; None in attach mode."""
+def engine_command(settings: Settings) -> EngineCommand | None:
+    """What the engine's command line says of it; None in attach mode. ConfigError when it cannot be right."""
     if not settings.engine.command:
         return None
     from exporter.engine.command import read_command
@@ -226,8 +234,8 @@ def _engine(
     command: EngineCommand | None,
     block: Block,
     session: aiohttp.ClientSession,
-    indicators: Any,
-    gpu: Any,
+    indicators: Indicators,
+    gpu: GpuSampler,
 ) -> Engine:
     """The engine to watch: our own child, or somebody else's."""
     if command is None:
@@ -268,8 +276,11 @@ class _Target:
 
     @property
     def scrapable(self) -> bool:
-        """Somebody else's engine may answer at any time; ours, once it has been ready."""
-        return self._attached or self._engine.status.state in ("ready", "unresponsive", "draining")
+        """Somebody else's engine may answer at any time; ours, once it has been ready, be it under another daemon."""
+        status = self._engine.status
+        return (
+            self._attached or status.state in ("ready", "unresponsive", "draining") or _is_taken_over(status)
+        )
 
     @property
     def serving(self) -> bool:
@@ -280,7 +291,12 @@ class _Target:
     def down(self) -> bool:
         """Whether the users' requests fail now: it was ready once, nobody asked it to stop, and it does not serve."""
         status = self._engine.status
-        return status.expected_up and not status.serving
+        return status.expected_up and not status.serving and not _is_taken_over(status)
+
+
+def _is_taken_over(status: EngineStatus) -> bool:
+    """Whether the engine was ready under an earlier daemon, and this one has not heard from it yet."""
+    return status.mode == "adopted" and status.state == "starting" and status.ready_since is not None
 
 
 def _http_session() -> aiohttp.ClientSession:
@@ -297,9 +313,10 @@ def _http_session() -> aiohttp.ClientSession:
     )
 
 
-def _stop(engine: Engine, number: int, notifier: Any) -> None:
+def _stop(engine: Engine, number: int, notifier: Notifier, seconds: float) -> None:
     engine.stop()
     notifier.stopping()
+    notifier.extend_timeout(seconds)
     log.info("signal_received", signal=signal.Signals(number).name)
 
 
@@ -352,10 +369,10 @@ class _Keeper:
             self._failing.discard(what)
 
 
-def _load(indicators: Any) -> float:
+def _load(indicators: Indicators) -> float:
     """How busy the engine is, from 0 to 1, for simulated GPUs."""
     running = indicators.progress().running or 0.0
-    return float(min(1.0, running / 8))
+    return min(1.0, running / 8)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -1,4 +1,7 @@
-"""The commands. Exit codes: 0 done, 1 the daemon or its engine failed, 2 wrong usage or configuration."""
+"""The commands. Exit codes: 0 done, or stopped as asked; 1 the daemon failed; 2 wrong usage or configuration.
+
+An engine that failed is no exit: the daemon stays to tell of it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 from exporter import __version__
 from exporter.errors import ConfigError
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+EXIT_OK, EXIT_USAGE = 0, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,10 +163,13 @@ def _demo(args: argparse.Namespace, _command: list[str]) -> int:
 
 
 def _check_config(args: argparse.Namespace, _command: list[str]) -> int:
+    from exporter.app import engine_command
     from exporter.settings import load_settings
     from exporter.settings.show import as_toml
 
-    print(as_toml(load_settings(config=args.file)), end="")
+    settings = load_settings(config=args.file)
+    engine_command(settings)  # a command that cannot be read is a mistake too
+    print(as_toml(settings), end="")
     return EXIT_OK
 
 

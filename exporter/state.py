@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,10 @@ class DataDir:
     def _hold(self) -> int:
         """Make the folder and lock it; BlockingIOError names who has it."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self.path.stat()
+        if found.st_uid not in (os.geteuid(), 0) or found.st_mode & stat.S_IWOTH:
+            # What lies in it says which processes are ours to signal.
+            raise PermissionError(errno.EPERM, "it belongs to another user, or everybody may write to it")
         # Inherited by nobody: an engine that is kept must not hold the lock.
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -79,7 +79,7 @@ def read_sample(line: str, *, openmetrics: bool) -> SampleLine:
     if rest is None:
         raise ValueError(f"expected a value, and at most a timestamp in milliseconds, in {_shown(line)}")
     value = read_number(rest[1].encode())
-    timestamp = int(rest[2]) / 1000 if rest[2] else None
+    timestamp = _read_milliseconds(rest[2]) / 1000 if rest[2] else None
     tail = len(rest[1]) if rest[2] is None and not rest[3] else None
     return SampleLine(name, labels, value, timestamp, tail, False)
 
@@ -106,9 +106,20 @@ def _openmetrics_sample(
     return SampleLine(name, labels, value, timestamp, tail, False)
 
 
+_TIMESTAMP_LIMIT = 1 << 63
+
+
+def _read_milliseconds(text: str) -> int:
+    """A timestamp of text 0.0.4; Prometheus keeps it in 64 bits."""
+    milliseconds = int(text) if len(text) < 20 else _TIMESTAMP_LIMIT
+    if abs(milliseconds) >= _TIMESTAMP_LIMIT:
+        raise ValueError(f"{_shown(text)} is not a timestamp: it does not fit in 64 bits")
+    return milliseconds
+
+
 def _read_seconds(text: str) -> float:
     seconds = read_number(text.encode())
-    if not isfinite(seconds):
+    if not isfinite(seconds) or abs(seconds) * 1000 >= _TIMESTAMP_LIMIT:
         raise ValueError(f"{_shown(text)} is not a timestamp")
     return seconds
 

@@ -88,6 +88,8 @@ async def _read(response: aiohttp.ClientResponse, url: URL, body_limit: int) -> 
         if size > body_limit:
             raise ScrapeError(f"{url}: page larger than {body_limit} bytes", reason="body_limit")
         chunks.append(data)
+    if inflate is not None and inflate.unused_data:
+        raise ScrapeError(f"{url}: something follows the {encoding} body", reason="encoding")
     if inflate is not None and not inflate.eof:
         raise ScrapeError(f"{url}: {encoding} body ends early", reason="encoding")
     return b"".join(chunks)

@@ -36,8 +36,8 @@ class Consumer(Protocol):
     def apply(self, row: Row, *, now: float, epoch: str, serving: bool) -> None:
         """A good page landed; `serving` false: of an engine that hangs."""
 
-    def missed(self, *, now: float, down: bool) -> None:
-        """No page this time; `down`: the engine should serve and does not."""
+    def missed(self, *, now: float, down: bool, intervals: int = 1) -> None:
+        """No page for so many scrape intervals; `down`: the engine should serve and does not."""
 
 
 class Target(Protocol):
@@ -111,6 +111,7 @@ class Scraper:
         for counter in (self._scrapes, self._duplicates, self._reserved, *self._errors.values()):
             counter.set(0)
         self._last_error: str | None = None
+        self._showing = False
 
     async def scrape(self) -> None:
         """One cycle; a failed scrape is data, not an exception."""
@@ -136,13 +137,15 @@ class Scraper:
                 return
             self.take(page.body, openmetrics=page.openmetrics, now=now)
         except (ScrapeError, ExpositionError) as error:
-            self._failed(error, time.time())
+            self._failed(error, time.time(), waited=time.monotonic() - began)
         self._duration.observe(time.monotonic() - began)
 
     def engine_changed(self, _status: object) -> None:
         """Call this when the engine's state changed: a dead engine's page goes at once, not with the next scrape."""
-        if not self._target.scrapable:
+        if self._showing and not self._target.scrapable:
             self._passthrough.show(None)
+            self._clear()
+            self._consumer.missed(now=time.time(), down=False)
 
     def take(self, body: bytes, *, openmetrics: bool, now: float) -> None:
         """Take a page in; raises ExpositionError when it is not valid, and then nothing of it shows."""
@@ -153,6 +156,7 @@ class Scraper:
         self._body.set(len(body))
         self._last_success.set(round(now, 3))
         self._success.set(1)
+        self._showing = True
         if self._reader.duplicates:
             self._duplicates.inc(self._reader.duplicates)
         if self._reader.reserved:
@@ -162,7 +166,7 @@ class Scraper:
             self._last_error = None
         self._after(True, now)
 
-    def _failed(self, error: ScrapeError | ExpositionError, now: float) -> None:
+    def _failed(self, error: ScrapeError | ExpositionError, now: float, *, waited: float) -> None:
         self._errors[error.reason].inc()
         if self._last_error != error.reason:
             log.warning(
@@ -170,13 +174,19 @@ class Scraper:
             )
             self._last_error = error.reason
         self._success.set(0)
-        self._show_nothing(now)
+        self._show_nothing(now, waited)
         self._after(False, now)
 
-    def _show_nothing(self, now: float) -> None:
+    def _show_nothing(self, now: float, waited: float = 0.0) -> None:
+        """No page; a scrape that `waited` long for none stands for all the intervals that it took."""
         self._passthrough.show(None)
+        self._clear()
+        intervals = max(1, round(waited / self._settings.interval))
+        self._consumer.missed(now=now, down=self._target.down, intervals=intervals)
+
+    def _clear(self) -> None:
         for slot in (self._samples, self._body):
             slot.set(None)
         if not self._target.scrapable:
             self._success.set(None)
-        self._consumer.missed(now=now, down=self._target.down)
+        self._showing = False

@@ -137,12 +137,16 @@ class Indicators:
         self._last, self._quiet = now, False
         self._conclude(now, up=True)
 
-    def missed(self, *, now: float, down: bool) -> None:
-        """No page this interval: gauges go away. `down`: the engine should serve and does not, which is an error."""
+    def missed(self, *, now: float, down: bool, intervals: int = 1) -> None:
+        """No page for so many scrape intervals: gauges go away.
+
+        `down`: the engine should serve and does not, which is an error for each of them.
+        """
         self._gauges.clear()
         self._progress = Progress()
         if down:
-            self._observe_down()
+            for _ in range(intervals):
+                self._observe_down()
         self._conclude(now, up=False)
 
     def progress(self) -> Progress:

@@ -116,6 +116,7 @@ async def test_a_server_that_accepts_and_says_nothing_is_a_timeout():
         (answer(b"\x1f\x8bbroken", "Content-Encoding: gzip"), "encoding"),
         (answer(gzip.compress(b"a 1\n" * 100)[:-9], "Content-Encoding: gzip"), "encoding"),
         (answer(b"x", "Content-Encoding: br"), "encoding"),
+        (answer(2 * gzip.compress(b"a 1\n"), "Content-Encoding: gzip"), "encoding"),
         (answer(b"a 1\n", "Content-Length: 100", length=False), "protocol"),
         (answer(b"", "X" * 100_000 + ": y"), "protocol"),
     ],

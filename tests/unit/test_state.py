@@ -68,6 +68,13 @@ def test_saving_again_replaces_the_whole_and_leaves_no_half_written_file(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json"]
 
 
+def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d").chmod(0o777)
+    with pytest.raises(ConfigError, match="everybody may write"):
+        DataDir(tmp_path / "d")
+
+
 def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--data-dir"):

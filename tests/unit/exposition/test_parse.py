@@ -338,3 +338,14 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
         parse(body)
     except ExpositionError as error:
         assert error.line is not None
+
+
+@pytest.mark.parametrize("digits", ["9" * 19, "9" * 25, "9" * 400, "9" * 5000, "-" + "9" * 400])
+def test_a_timestamp_beyond_64_bits_is_an_error_of_its_line_and_nothing_worse(digits: str) -> None:
+    """It raised OverflowError, which nobody catches: one bad page ended the daemon."""
+    with pytest.raises(ExpositionError) as caught:
+        parse(f"a 1\nb 1 {digits}\n".encode())
+    assert caught.value.line == 2
+    with pytest.raises(ExpositionError) as caught:
+        parse(f"a 1\nb 1 {digits}.5\n# EOF\n".encode(), openmetrics=True)
+    assert caught.value.line == 2

@@ -145,7 +145,18 @@ async def test_a_dead_engines_page_goes_with_the_event_not_with_the_next_scrape(
     await parts.play(CAPTURE)
     parts.target.scrapable = False
     parts.scraper.engine_changed(None)
-    assert "\nvllm:" not in parts.page.render(openmetrics=False, gzip=False).decode()
+    text = parts.page.render(openmetrics=False, gzip=False).decode()
+    assert "\nvllm:" not in text
+    assert "\nvllm_slo_requests_running{" not in text
+    assert "\nvllm_exporter_scrape_success" not in text
+
+
+async def test_a_scrape_that_waited_for_nothing_counts_for_all_its_intervals(parts: Parts):
+    await parts.play(CAPTURE)
+    parts.target.down = True
+    parts.scraper._failed(ScrapeError("x", reason="timeout"), 1e9, waited=5.02)
+    text = parts.page.render(openmetrics=False, gzip=False).decode()
+    assert 'vllm_slo_error_ratio_sum{model_name="tiny-qwen",source="engine"} 5' in text
 
 
 async def test_every_reason_that_a_scrape_can_fail_for_is_a_series_from_the_start(parts: Parts):
