@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -18,13 +18,11 @@ from exporter import __version__, logs
 from exporter.exposition.block import Block
 from exporter.exposition.page import Page, PassThroughBlock
 from exporter.settings import Settings
-from exporter.state import DataDir, StateFile
+from exporter.state import DataDir, Keeper, StateFile
 from exporter.web import WebServer
 
 if TYPE_CHECKING:
     import aiohttp
-    from pydantic import SecretStr
-    from yarl import URL
 
     from exporter.engine.command import EngineCommand
     from exporter.engine.status import Engine, EngineStatus
@@ -118,6 +116,7 @@ async def _live(
     from exporter.gpu import GpuSampler
     from exporter.schedule import Schedule
     from exporter.scrape.cycle import Scraper
+    from exporter.scrape.target import EngineTarget
     from exporter.sli import Indicators
     from exporter.systemd import Notifier
 
@@ -144,7 +143,8 @@ async def _live(
         engine = _engine(settings, command, blocks.daemon, session, indicators, gpu)
         engine.restore(saved.get("engine", {}))
         readers.engine = engine
-        target = _Target(engine, settings, command)
+        key = command.api_key if command is not None else settings.engine.api_key
+        target = EngineTarget(engine, key)
         scraper = Scraper(
             settings.scrape,
             target,
@@ -167,7 +167,7 @@ async def _live(
             lambda: process.publish(now=time.monotonic()),
             lambda: server.publish(blocks.daemon),
         ]
-        keeper = _Keeper(data_dir, state, blocks.indicators, indicators.state, engine.state)
+        keeper = Keeper(data_dir, state, blocks.indicators, indicators.state, engine.state)
         readers.before_change = keeper.save
         await server.start()
         stack.push_async_callback(server.stop)
@@ -191,8 +191,8 @@ async def _live(
         loop = asyncio.get_running_loop()
         stopping = settings.engine.drain_timeout + settings.engine.kill_timeout + STOP_MARGIN_SECONDS
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_IGN:
-                continue  # started with nohup, say
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # started with nohup
             loop.add_signal_handler(number, _stop, engine, number, notifier, stopping)
             stack.callback(loop.remove_signal_handler, number)
 
@@ -258,47 +258,6 @@ def _engine(
     )
 
 
-class _Target:
-    """The engine, as a scrape sees it."""
-
-    def __init__(self, engine: Engine, settings: Settings, command: EngineCommand | None) -> None:
-        from yarl import URL
-
-        self._engine = engine
-        self._attached = command is None
-        self.metrics_url: URL = URL(engine.status.base_url) / "metrics"
-        key: SecretStr | None = command.api_key if command is not None else settings.engine.api_key
-        self.headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
-
-    @property
-    def epoch(self) -> str:
-        return self._engine.status.epoch
-
-    @property
-    def scrapable(self) -> bool:
-        """Somebody else's engine may answer at any time; ours, once it has been ready, be it under another daemon."""
-        status = self._engine.status
-        return (
-            self._attached or status.state in ("ready", "unresponsive", "draining") or _is_taken_over(status)
-        )
-
-    @property
-    def serving(self) -> bool:
-        """False for an engine that shows a page and serves nobody."""
-        return self._engine.status.state != "unresponsive"
-
-    @property
-    def down(self) -> bool:
-        """Whether the users' requests fail now: it was ready once, nobody asked it to stop, and it does not serve."""
-        status = self._engine.status
-        return status.expected_up and not status.serving and not _is_taken_over(status)
-
-
-def _is_taken_over(status: EngineStatus) -> bool:
-    """Whether the engine was ready under an earlier daemon, and this one has not heard from it yet."""
-    return status.mode == "adopted" and status.state == "starting" and status.ready_since is not None
-
-
 def _http_session() -> aiohttp.ClientSession:
     """One session for everything that the daemon asks of an engine: no cookies, no proxies, no decompression unasked."""
     import aiohttp
@@ -318,55 +277,6 @@ def _stop(engine: Engine, number: int, notifier: Notifier, seconds: float) -> No
     notifier.stopping()
     notifier.extend_timeout(seconds)
     log.info("signal_received", signal=signal.Signals(number).name)
-
-
-class _Keeper:
-    """Saves the totals before anybody is shown them.
-
-    A scraper that saw a total must never see a smaller one, not even after a SIGKILL of the daemon: it would take that
-    for a reset and count the whole again. So a new page is printed only when what it shows is saved, which costs a small
-    write a second at most, and nothing while nobody looks.
-    """
-
-    def __init__(
-        self,
-        data_dir: DataDir,
-        file: StateFile,
-        shown: Block,
-        indicators: Callable[[], dict[str, Any]],
-        engine: Callable[[], dict[str, Any]],
-    ) -> None:
-        self._data_dir = data_dir
-        self._file = file
-        self._shown = shown
-        self._indicators = indicators
-        self._engine = engine
-        self._saved: tuple[int, dict[str, Any]] | None = None
-        self._failing: set[str] = set()
-
-    def save(self) -> None:
-        """Save if something changed; a disk that does not take it is a warning, not the end of monitoring."""
-        present = (self._shown.version, self._engine())
-        if self._saved != present:
-            self._saved = present
-            parts = {"indicators": self._indicators(), "engine": present[1]}
-            self._try("save", lambda: self._file.save(parts))
-
-    async def sync(self) -> None:
-        """Save, and bring it to the disk."""
-        self._try("check", self._data_dir.check)
-        self.save()
-        await asyncio.to_thread(self._try, "sync", self._file.sync)
-
-    def _try(self, what: str, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except OSError as error:
-            if what not in self._failing:
-                log.warning("state_not_saved", data_dir=str(self._data_dir.path), error=str(error))
-            self._failing.add(what)
-        else:
-            self._failing.discard(what)
 
 
 def _load(indicators: Indicators) -> float:

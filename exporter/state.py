@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -9,12 +10,14 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from exporter.errors import ConfigError
+from exporter.exposition.block import Block
 
 log = structlog.get_logger(__name__)
 
@@ -132,3 +135,52 @@ class StateFile:
         """Bring what was saved to the disk; blocks, so call it in a thread. OSError when the disk does not take it."""
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+class Keeper:
+    """Saves the totals before anybody is shown them.
+
+    A scraper that saw a total must never see a smaller one, not even after a SIGKILL of the daemon: it would take that
+    for a reset and count the whole again. So a new page is printed only when what it shows is saved, which costs a small
+    write a second at most, and nothing while nobody looks.
+    """
+
+    def __init__(
+        self,
+        data_dir: DataDir,
+        file: StateFile,
+        shown: Block,
+        indicators: Callable[[], dict[str, Any]],
+        engine: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._data_dir = data_dir
+        self._file = file
+        self._shown = shown
+        self._indicators = indicators
+        self._engine = engine
+        self._saved: tuple[int, dict[str, Any]] | None = None
+        self._failing: set[str] = set()
+
+    def save(self) -> None:
+        """Save if something changed; a disk that does not take it is a warning, not the end of monitoring."""
+        present = (self._shown.version, self._engine())
+        if self._saved != present:
+            self._saved = present
+            parts = {"indicators": self._indicators(), "engine": present[1]}
+            self._try("save", lambda: self._file.save(parts))
+
+    async def sync(self) -> None:
+        """Save, and bring it to the disk."""
+        self._try("check", self._data_dir.check)
+        self.save()
+        await asyncio.to_thread(self._try, "sync", self._file.sync)
+
+    def _try(self, what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OSError as error:
+            if what not in self._failing:
+                log.warning("state_not_saved", data_dir=str(self._data_dir.path), error=str(error))
+            self._failing.add(what)
+        else:
+            self._failing.discard(what)
