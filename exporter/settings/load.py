@@ -79,11 +79,11 @@ class Settings(BaseSettings):
     )
 
 
-_SECTIONS = frozenset(
-    name
+_SECTIONS: dict[str, type[Section]] = {
+    name: field.annotation
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-)
+}
 
 
 class _Given(PydanticBaseSettingsSource):
@@ -210,8 +210,8 @@ def option_names() -> dict[str, FieldInfo]:
     """Every option by its dotted name, in the order in which it is defined."""
     found: dict[str, FieldInfo] = {}
     for name, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found.update({f"{name}.{key}": option for key, option in field.annotation.model_fields.items()})
+        if name in _SECTIONS:
+            found.update({f"{name}.{key}": option for key, option in _SECTIONS[name].model_fields.items()})
         else:
             found[name] = field
     return found

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from exporter.engine.secrets import mask_argv
-from exporter.settings.load import ENV_PREFIX, FLAGS, Settings, option_names
+from exporter.settings.load import FLAGS, Settings, option_names
 from exporter.settings.sections import Section
 
 MASK = "********"
@@ -57,11 +57,6 @@ def settings_table() -> str:
         shown = f"`{name}`" + (f"<br>`{flag_of[name]}`" if name in flag_of else "")
         rows.append(f"| {shown} | {_default(name, option)} | {option.description} |")
     return "\n".join(rows) + "\n"
-
-
-def environment_name(option: str) -> str:
-    """The environment variable of a dotted option: `engine.url` is `VLLM_EXPORTER_ENGINE__URL`."""
-    return ENV_PREFIX + option.replace(".", "__").upper()
 
 
 def _default(name: str, option: FieldInfo) -> str:
