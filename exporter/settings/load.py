@@ -26,9 +26,11 @@ from exporter.settings.sections import (
     EngineSettings,
     GpuSettings,
     LogSettings,
+    RuleSettings,
     ScrapeSettings,
     Section,
     SliSettings,
+    StorageSettings,
     WebSettings,
     default_data_dir,
 )
@@ -71,6 +73,8 @@ class Settings(BaseSettings):
     scrape: ScrapeSettings = ScrapeSettings()
     sli: SliSettings = SliSettings()
     gpu: GpuSettings = GpuSettings()
+    storage: StorageSettings = StorageSettings()
+    rules: RuleSettings = RuleSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
     data_dir: Annotated[Path, BeforeValidator(_not_empty)] = Field(

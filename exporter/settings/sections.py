@@ -285,6 +285,83 @@ class GpuSettings(Section):
     )
 
 
+class StorageSettings(Section):
+    """The time series store: samples in memory, and a file behind them."""
+
+    memory_limit: Annotated[int, Field(ge=8 << 20)] = Field(
+        256 << 20,
+        description="Bytes of samples kept in memory; over it the oldest go first, and among them those that no rule reads.",
+    )
+    retention: Seconds = Field(
+        3600.0,
+        description="How long every series is kept; what a rule reads is kept for as long as it looks back.",
+    )
+    recorded_retention: Seconds = Field(
+        30 * 86400.0, description="How long the results of recording rules are kept."
+    )
+    flush_interval: Annotated[float, Field(ge=0.1, le=600)] = Field(
+        5.0,
+        description="Time between two writes of new samples to `data_dir`/samples.db: what a `kill -9` can cost.",
+    )
+    persist: bool = Field(True, description="Write samples to disk, so that they outlive a restart.")
+
+
+class RuleSettings(Section):
+    """Prometheus rule files, and the queries that run in the daemon."""
+
+    files: Words = Field(
+        (),
+        description="Further rule files; shell patterns (`/etc/vllm-exporter/rules/*.yml`) are expanded at each reload.",
+    )
+    builtin: bool = Field(True, description="Evaluate the rule files that ship with the program.")
+    interval: Seconds = Field(
+        5.0, description="Time between two evaluations of a group whose file does not say `interval`."
+    )
+    query_offset: SecondsOrZero = Field(
+        0.0, description="How far in the past a group is evaluated whose file does not say `query_offset`."
+    )
+    external_labels: dict[str, str] = Field(
+        {}, description="Labels of this box, `$externalLabels` in templates; as JSON in the environment."
+    )
+    external_url: str | None = Field(
+        None,
+        description="Base URL under which people reach this daemon, for links; by default the listener's own.",
+    )
+    job: str = Field(
+        "vllm-exporter", description="Label `job` of every stored series, as a Prometheus would set it."
+    )
+    instance: str | None = Field(
+        None, description="Label `instance` of every stored series; by default HOST:PORT of the listener."
+    )
+    lookback: Seconds = Field(
+        300.0,
+        description="How long a sample stands for its series when no newer one came; Prometheus' lookback delta.",
+    )
+    for_outage_tolerance: SecondsOrZero = Field(
+        3600.0,
+        description="Longest time the daemon may have been down for a pending alert to go on from where it stood.",
+    )
+    for_grace_period: SecondsOrZero = Field(
+        600.0,
+        description="Least time a restored pending alert still waits; alerts with a shorter `for` begin anew.",
+    )
+    query_timeout: Seconds = Field(30.0, description="Longest time for one query or rule.")
+    query_samples: Annotated[int, Field(ge=1000)] = Field(
+        20_000_000, description="Most samples that one query or rule may touch."
+    )
+    query_concurrency: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, description="Queries of the HTTP API that are evaluated at once; others wait."
+    )
+
+    @field_validator("external_labels")
+    @classmethod
+    def _are_labels(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name) or name.startswith("__"):
+                raise ValueError(f"{name!r} is no label name")
+        return value
+
+
 class WebSettings(Section):
     """The daemon's own HTTP listener."""
 

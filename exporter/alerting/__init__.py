@@ -1,0 +1,1 @@
+"""Rules: files, groups, states, templates."""

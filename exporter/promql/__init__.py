@@ -1,0 +1,1 @@
+"""PromQL over the store: parsing is promql-parser's, evaluation ours."""

@@ -1,0 +1,1 @@
+"""The commands that do what promtool does: check rules, test rules, query."""

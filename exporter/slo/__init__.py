@@ -1,0 +1,1 @@
+"""Service level objectives: from a spec to recording and alerting rules."""
