@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import inf, isfinite
 from typing import Any
 
-from exporter.exposition.model import Family
+from exporter.exposition.model import Family, Series
 from exporter.exposition.text import (
     LABEL_NAME,
     METRIC_NAME,
@@ -25,10 +25,11 @@ from exporter.exposition.text import (
 class Slot:
     """One series of a counter, gauge or info family; absent, and not printed, until it is set."""
 
-    __slots__ = ("_group", "_prefix", "value")
+    __slots__ = ("_group", "_labels", "_prefix", "value")
 
     def __init__(self, group: _Group, labels: Sequence[tuple[str, str]]) -> None:
         self._group = group
+        self._labels = labels
         self._prefix = format_series(group.family.name, labels) + " "
         self.value: float | None = None
 
@@ -48,11 +49,20 @@ class Slot:
         """The line of this series, or nothing when it is absent."""
         return "" if self.value is None else f"{self._prefix}{format_value(self.value)}\n"
 
+    def series(self) -> list[Series]:
+        """The series behind `values`."""
+        family = self._group.family
+        return [Series(family.name, tuple(sorted(self._labels)), family.name, family.type)]
+
+    def values(self) -> Sequence[float | None]:
+        """One value per series; None where it is absent."""
+        return (self.value,)
+
 
 class HistogramSlot:
     """One histogram series; absent, and not printed, until something is observed or loaded."""
 
-    __slots__ = ("_cumulative", "_group", "_template", "_text", "bounds", "count", "total")
+    __slots__ = ("_cumulative", "_group", "_labels", "_template", "_text", "bounds", "count", "total")
 
     def __init__(self, group: _Group, bounds: tuple[float, ...], labels: Sequence[tuple[str, str]]) -> None:
         name = group.family.name
@@ -62,6 +72,7 @@ class HistogramSlot:
         ]
         lines += [format_series(f"{name}_count", labels), format_series(f"{name}_sum", labels)]
         self._group = group
+        self._labels = labels
         self._template = "".join(line.replace("%", "%%") + " %s\n" for line in lines)
         self._cumulative: Sequence[float] = [0] * len(bounds)
         self._text: str | None = ""
@@ -121,23 +132,46 @@ class HistogramSlot:
             text = self._text = self._template % (*values, format_value(self.total))
         return text
 
+    def series(self) -> list[Series]:
+        """The series behind `values`: a bucket per bound, `+Inf`, the count, the sum."""
+        name = self._group.family.name
+        rows = [
+            (f"{name}_bucket", (*self._labels, ("le", format_bound(bound)))) for bound in (*self.bounds, inf)
+        ]
+        rows += [(f"{name}_count", tuple(self._labels)), (f"{name}_sum", tuple(self._labels))]
+        return [Series(row, tuple(sorted(labels)), name, "histogram") for row, labels in rows]
+
+    def values(self) -> Sequence[float | None]:
+        """One value per series; None for each while the histogram is absent."""
+        if self.count is None:
+            return [None] * (len(self.bounds) + 3)
+        return [*self._cumulative, self.count, self.count, self.total]
+
 
 class _Group:
     """One family with its series, and its text as last printed."""
 
-    __slots__ = ("_block", "_stale", "_text", "family", "headers", "slots")
+    __slots__ = ("_block", "_stale", "_text", "_values", "family", "headers", "slots")
 
     def __init__(self, block: Block, family: Family) -> None:
         self._block = block
         self._stale = False
         self._text = b""
+        self._values: list[float | None] | None = None
         self.family = family
         self.headers = (_header(family, openmetrics=False), _header(family, openmetrics=True))
         self.slots: dict[tuple[str, ...], Slot | HistogramSlot] = {}
 
     def touch(self) -> None:
         self._stale = True
+        self._values = None
         self._block.version += 1
+
+    def values(self) -> list[float | None]:
+        values = self._values
+        if values is None:
+            values = self._values = [value for slot in self.slots.values() for value in slot.values()]
+        return values
 
     def text(self) -> bytes:
         if self._stale:
@@ -157,6 +191,21 @@ class Block:
     def __init__(self) -> None:
         self.version = 0
         self._groups: dict[str, _Group] = {}
+        self._series: tuple[Series, ...] | None = None
+
+    def columns(self) -> tuple[tuple[Series, ...], list[float | None]]:
+        """Every series with its present value, None where it is absent.
+
+        The series are the same object as long as no slot came or went.
+        """
+        if self._series is None:
+            self._series = tuple(
+                one
+                for group in self._groups.values()
+                for slot in group.slots.values()
+                for one in slot.series()
+            )
+        return self._series, [value for group in self._groups.values() for value in group.values()]
 
     def gauge(self, family: Family, *labels: str) -> Slot:
         """The slot of one gauge series."""
@@ -181,6 +230,7 @@ class Block:
             if not all(map(isfinite, bounds)) or any(low >= high for low, high in pairwise(bounds)):
                 raise ValueError(f"{family.name}: bounds must be finite and rise, got {bounds}")
             slot = group.slots[labels] = HistogramSlot(group, bounds, _pair(family, labels))
+            self._regroup(group)
         assert isinstance(slot, HistogramSlot)
         return slot
 
@@ -192,6 +242,7 @@ class Block:
                 del group.slots[labels]
                 self._detach(slot)
                 group.touch()
+                self._regroup(group)
                 return
 
     def clear(self, family: Family) -> None:
@@ -203,6 +254,7 @@ class Block:
             self._detach(slot)
         group.slots.clear()
         group.touch()
+        self._regroup(group)
 
     def render(self, *, openmetrics: bool) -> bytes:
         """The text of all families that have a series to show; without OpenMetrics' closing `# EOF`."""
@@ -212,11 +264,17 @@ class Block:
                 parts += (group.headers[openmetrics], text)
         return b"".join(parts)
 
+    def _regroup(self, group: _Group) -> None:
+        """A slot came or went: what `columns` gives is another list of series."""
+        self._series = None
+        group._values = None
+
     def _slot(self, family: Family, kind: str, labels: tuple[str, ...]) -> Slot:
         group = self._group(family, kind, labels)
         slot = group.slots.get(labels)
         if slot is None:
             slot = group.slots[labels] = Slot(group, _pair(family, labels))
+            self._regroup(group)
         assert isinstance(slot, Slot)
         return slot
 

@@ -225,3 +225,38 @@ def test_bounds_are_printed_as_prometheus_client_prints_them(value: float) -> No
     if value >= 0:
         assert format_bound(value) == floatToGoString(value)
     assert float(format_bound(value)) == value
+
+
+def test_columns_are_every_series_with_its_value_and_none_where_it_is_absent() -> None:
+    block = Block()
+    up = block.gauge(Family("x_up", "gauge", "Up."))
+    seconds = block.histogram(Family("x_seconds", "histogram", "Time.", ("a",)), (0.5, 1.0), "b")
+    series, values = block.columns()
+    assert [one.name for one in series] == [
+        "x_up",
+        *["x_seconds_bucket"] * 3,
+        "x_seconds_count",
+        "x_seconds_sum",
+    ]
+    assert [one.label("le") for one in series] == ["", "0.5", "1.0", "+Inf", "", ""]
+    assert values == [None] * 6
+    up.set(1.0)
+    seconds.observe(0.7)
+    again, values = block.columns()
+    assert again is series
+    assert values == [1.0, 0, 1, 1, 1, 0.7]
+
+
+def test_columns_have_another_list_of_series_when_a_slot_comes_or_goes() -> None:
+    block = Block()
+    family = Family("x_up", "gauge", "Up.", ("a",))
+    one = block.gauge(family, "1")
+    before, _ = block.columns()
+    block.gauge(family, "2").set(2.0)
+    more, values = block.columns()
+    assert more is not before
+    assert values == [None, 2.0]
+    block.remove(one)
+    assert block.columns()[1] == [2.0]
+    block.clear(family)
+    assert block.columns() == ((), [])
