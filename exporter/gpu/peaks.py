@@ -29,15 +29,19 @@ class Peak:
         if self._since_scrape is None or value > self._since_scrape:
             self._since_scrape = value
 
-    def scrape(self, now: float) -> float | None:
-        """The peak, for one scrape; the time since the scrape starts again. None before the first reading."""
+    def scrape(self, now: float, *, counts: bool = True) -> float | None:
+        """The peak, for one scrape; the time since the scrape starts again. None before the first reading.
+
+        A look that does not count leaves that time running.
+        """
         self._trim(now)
         if not self._recent:
             return None
         peak = self._recent[0][1]
         if self._since_scrape is not None and self._since_scrape > peak:
             peak = self._since_scrape
-        self._since_scrape = None
+        if counts:
+            self._since_scrape = None
         return peak
 
     def _trim(self, now: float) -> None:
@@ -66,13 +70,14 @@ class MaskPeak:
         self._trim(now)
         self._since_scrape |= mask
 
-    def scrape(self, now: float) -> int:
+    def scrape(self, now: float, *, counts: bool = True) -> int:
         """Every bit of the time since the previous scrape, or of the window if that is longer."""
         self._trim(now)
         union = self._since_scrape
         for _, mask in self._recent:
             union |= mask
-        self._since_scrape = 0
+        if counts:
+            self._since_scrape = 0
         return union
 
     def _trim(self, now: float) -> None:

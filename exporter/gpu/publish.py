@@ -44,15 +44,15 @@ class Publisher:
             self._series(reading, snapshot.driver).watch(snapshot.time, reading)
         self._derived.watch(snapshot, self._engine_pids(), self._tokens_total())
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Write a tick into the block, and start the time of the peaks anew."""
+    def show(self, snapshot: Snapshot, *, scraped: bool = True) -> None:
+        """Write a tick into the block; for a scrape, the time of the peaks starts anew."""
         self._show_status(snapshot.reason)
         pids = self._engine_pids()
         present = set()
         for reading in snapshot.readings:
             series = self._series(reading, snapshot.driver)
             present.add(series.labels)
-            series.show(snapshot.time, reading, pids)
+            series.show(snapshot.time, reading, pids, scraped=scraped)
         for labels in self._gpus.keys() - present:
             self._gpus.pop(labels).remove()
         self._show_lost(snapshot.lost)
@@ -141,13 +141,13 @@ class _GpuSeries:
         if reading.throttle_reasons is not None:
             self._throttle_peak.add(now, reading.throttle_reasons)
 
-    def show(self, now: float, reading: GpuReading, engine_pids: frozenset[int]) -> None:
+    def show(self, now: float, reading: GpuReading, engine_pids: frozenset[int], *, scraped: bool) -> None:
         """Write one reading."""
         for key, slot in self._plain:
             slot.set(getattr(reading, key))
         for key, slot, peak in self._peaks:
-            slot.set(None if getattr(reading, key) is None else peak.scrape(now))
-        self._show_throttle(now, reading.throttle_reasons)
+            slot.set(None if getattr(reading, key) is None else peak.scrape(now, counts=scraped))
+        self._show_throttle(now, reading.throttle_reasons, scraped=scraped)
         self._show_processes(reading, engine_pids)
         if reading.mig or self._mig:
             self._show_mig(reading.mig)
@@ -166,8 +166,8 @@ class _GpuSeries:
         self._slots.append(slot)
         return slot
 
-    def _show_throttle(self, now: float, mask: int | None) -> None:
-        masks = None if mask is None else (mask, self._throttle_peak.scrape(now))
+    def _show_throttle(self, now: float, mask: int | None, *, scraped: bool) -> None:
+        masks = None if mask is None else (mask, self._throttle_peak.scrape(now, counts=scraped))
         if masks == self._masks:
             return
         self._masks = masks

@@ -77,9 +77,10 @@ class GpuSampler:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.to_thread(worker.join)
 
-    def publish(self, *, now: float) -> None:
+    def publish(self, *, now: float, scraped: bool = True) -> None:
         """Write the latest reading and the peaks into the block; call it right before `/metrics` is rendered anew.
 
+        `scraped` false: for the daemon's own use; the peaks still wait for the next scrape.
         `now`: seconds, any clock that does not jump; it only tells how long the thread has been silent.
         """
         if self._port is None:
@@ -92,7 +93,7 @@ class GpuSampler:
             self._stuck = True
             snapshot = Snapshot(0.0, "not_answering", "a call to the driver does not return")
         if snapshot is not None:
-            self._publisher.show(snapshot)
+            self._publisher.show(snapshot, scraped=scraped)
             self._log(snapshot)
 
     def memory_of(self, pids: frozenset[int]) -> int | None:

@@ -72,7 +72,7 @@ class Scraper:
     """Keeps the pass-through block and the indicators at the engine's last page, and never older.
 
     Between the bytes' arrival and the end of `take` nothing is awaited: a reader of `/metrics` sees all of a page or
-    nothing of it.
+    nothing of it. Each cycle ends with `landed`: the row and its time, or None when there was no page.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Scraper:
         *,
         tls_verify: bool = True,
         after: Callable[[bool, float], None] = lambda good, now: None,
+        landed: Callable[[Row | None, float], None] = lambda row, now: None,
     ) -> None:
         self._settings = settings
         self._target = target
@@ -94,6 +95,7 @@ class Scraper:
         self._consumer = consumer
         self._tls_verify = tls_verify
         self._after = after
+        self._landed = landed
         self._reader = PageReader(
             sample_limit=settings.sample_limit,
             label_limit=settings.label_limit,
@@ -165,6 +167,7 @@ class Scraper:
             log.info("scrape_recovered", target=str(self._target.metrics_url), samples=len(row.values))
             self._last_error = None
         self._after(True, now)
+        self._landed(row, now)
 
     def _failed(self, error: ScrapeError | ExpositionError, now: float, *, waited: float) -> None:
         self._errors[error.reason].inc()
@@ -183,6 +186,7 @@ class Scraper:
         self._clear()
         intervals = max(1, round(waited / self._settings.interval))
         self._consumer.missed(now=now, down=self._target.down, intervals=intervals)
+        self._landed(None, now)
 
     def _clear(self) -> None:
         for slot in (self._samples, self._body):

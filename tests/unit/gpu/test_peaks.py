@@ -58,3 +58,21 @@ def test_a_bit_that_stays_set_stays_in_the_window() -> None:
         peak.add(float(tick), 4)
     peak.scrape(9.0)
     assert peak.scrape(9.0) == 4
+
+
+def test_a_look_that_does_not_count_leaves_the_peak_for_the_scrape() -> None:
+    peak = Peak(15.0)
+    peak.add(0.0, 0.9)
+    peak.add(60.0, 0.1)
+    assert peak.scrape(60.0, counts=False) == 0.9
+    assert peak.scrape(61.0) == 0.9
+    assert peak.scrape(62.0) == 0.1
+
+
+def test_a_look_at_a_mask_that_does_not_count_leaves_its_bits_for_the_scrape() -> None:
+    peak = MaskPeak(1.0)
+    peak.add(0.0, 4)
+    peak.add(60.0, 1)
+    assert peak.scrape(60.0, counts=False) == 5
+    assert peak.scrape(60.0) == 5
+    assert peak.scrape(60.0) == 1

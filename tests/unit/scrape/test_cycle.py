@@ -42,6 +42,7 @@ class Parts:
         self.block = Block()
         self.passthrough = PassThroughBlock()
         self.heard: list[bool] = []
+        self.landed: list[bool] = []
         indicators = Indicators(SliSettings(), self.block, model_limit=8, scrape_interval=1.0)
         self.scraper = Scraper(
             ScrapeSettings(),
@@ -51,6 +52,7 @@ class Parts:
             self.passthrough,
             indicators,
             after=lambda good, now: self.heard.append(good),
+            landed=lambda row, now: self.landed.append(row is not None),
         )
         self.page = Page([self.passthrough, self.block])
 
@@ -97,7 +99,7 @@ async def test_after_a_failed_scrape_nothing_lingers_at_its_last_value(parts: Pa
     assert "\nvllm_slo_tokens_total{" in text, "totals stay: they are ours"
     assert "vllm_exporter_scrape_success 0" in text
     assert reason(parts, "timeout") == 1
-    assert parts.heard == [True, False]
+    assert parts.heard == parts.landed == [True, False]
 
 
 async def test_a_malformed_page_is_an_error_and_shows_nothing_of_itself(parts: Parts):
@@ -127,6 +129,9 @@ async def test_one_failed_scrape_of_an_engine_that_serves_is_not_time_with_the_e
 async def test_an_engine_that_cannot_answer_yet_is_not_asked(parts: Parts):
     parts.target.scrapable = False
     await parts.scraper.scrape()
+    assert parts.landed == [False], (
+        "the cycle ends all the same: what the daemon itself shows is stored with it"
+    )
     assert parts.block.counter(metrics.SCRAPES).value == 0
     assert parts.heard == []
 
