@@ -6,10 +6,11 @@ An engine that failed is no exit: the daemon stays to tell of it.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from exporter import __version__
 from exporter.errors import ConfigError
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments, command = arguments[:at], arguments[at + 1 :]
         if not command:
             return _usage_error("nothing follows --; give the engine's command, such as: -- vllm serve MODEL")
-    parser = _parser(simulate=arguments[:1] == ["simulate"])
+    parser = _parser(arguments)
     args = parser.parse_args(arguments)
     if command and args.command_name != "run":
         return _usage_error(f"{args.command_name} takes no engine command after --")
@@ -40,8 +41,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(*, simulate: bool) -> argparse.ArgumentParser:
-    """The whole command line; the simulator's own flags cost an import, so they are there only when it is asked for."""
+class _Command(Protocol):
+    """A module that is a command of its own."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def main(self, args: argparse.Namespace) -> int: ...
+
+
+def _add_command(parser: argparse.ArgumentParser, module: str, words: str, arguments: Sequence[str]) -> None:
+    """A command whose flags cost an import: they are there only when the command line begins with its words."""
+    if list(arguments[: len(words.split())]) == words.split():
+        command = cast("_Command", importlib.import_module(module))
+        command.add_arguments(parser)
+        parser.set_defaults(function=lambda args, _command: command.main(args))
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The whole command line, as far as these arguments need it."""
     parser = argparse.ArgumentParser(
         prog="vllm-exporter",
         description="Prometheus exporter and supervisor for vLLM.",
@@ -71,11 +88,7 @@ def _parser(*, simulate: bool) -> argparse.ArgumentParser:
     demo.set_defaults(function=_demo)
 
     simulation = commands.add_parser("simulate", help="be a vLLM look-alike", allow_abbrev=False)
-    if simulate:
-        from exporter.simulator import cli as simulator
-
-        simulator.add_arguments(simulation)
-        simulation.set_defaults(function=lambda args, _command: simulator.main(args))
+    _add_command(simulation, "exporter.simulator.cli", "simulate", arguments)
 
     check = commands.add_parser("check", help="check a file", allow_abbrev=False)
     checks = check.add_subparsers(dest="check_name", metavar="WHAT", required=True)
@@ -84,6 +97,25 @@ def _parser(*, simulate: bool) -> argparse.ArgumentParser:
         "file", type=Path, nargs="?", help="TOML or YAML file; without it, environment and defaults"
     )
     config.set_defaults(function=_check_config)
+    rules = checks.add_parser("rules", help="check rule files, as promtool check rules does", allow_abbrev=False)
+    _add_command(rules, "exporter.promtool.check", "check rules", arguments)
+
+    test = commands.add_parser("test", help="run tests", allow_abbrev=False)
+    tests = test.add_subparsers(dest="test_name", metavar="WHAT", required=True)
+    rules = tests.add_parser(
+        "rules", help="run unit tests of rule files, as promtool test rules does", allow_abbrev=False
+    )
+    _add_command(rules, "exporter.promtool.unittest", "test rules", arguments)
+
+    query = commands.add_parser("query", help="ask a running daemon in PromQL", allow_abbrev=False)
+    _add_command(query, "exporter.promtool.query", "query", arguments)
+
+    rule_files = commands.add_parser("rules", help="make rule files", allow_abbrev=False)
+    makers = rule_files.add_subparsers(dest="rules_name", metavar="WHAT", required=True)
+    generate = makers.add_parser(
+        "generate", help="service level objectives into recording and alerting rules", allow_abbrev=False
+    )
+    _add_command(generate, "exporter.slo.command", "rules generate", arguments)
     return parser
 
 
@@ -106,6 +138,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--scrape-interval": {"metavar": "SECONDS"},
         "--data-dir": {"metavar": "DIR"},
         "--on-exit": {"metavar": "stop|keep"},
+        "--rules": {"metavar": "FILES"},
         "--log-format": {"metavar": "json|console"},
         "--log-level": {"metavar": "LEVEL"},
     }

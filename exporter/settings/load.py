@@ -44,6 +44,7 @@ FLAGS = {
     "--scrape-interval": "scrape.interval",
     "--data-dir": "data_dir",
     "--on-exit": "engine.on_exit",
+    "--rules": "rules.files",
     "--log-format": "log.format",
     "--log-level": "log.level",
 }
