@@ -1,0 +1,43 @@
+"""Functions that look at every sample of a window: one window at a time, all series that share their times at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.promql.functions.arguments import window
+from exporter.promql.functions.naming import all_or, without_name
+from exporter.promql.model import Argument, CallSite, Function, RangeVector, Vector
+from exporter.storage.model import Samples
+
+if TYPE_CHECKING:
+    from exporter.storage.model import F64
+
+OfSamples = Callable[[int, Samples], "F64"]
+"""What a step's window comes to: the step and a group of k series with their samples in, k values out."""
+
+
+def over_windows(call: CallSite, asked: RangeVector, of: OfSamples, *, least: int = 1) -> Vector:
+    """`of` each window; a series with fewer than `least` samples in it has no value there."""
+    labels = asked.selection.labels
+    values = np.zeros((len(labels), len(asked.hi)))
+    present = np.zeros(values.shape, dtype=np.bool_)
+    with np.errstate(all="ignore"):
+        for step, (lo, hi) in enumerate(zip(asked.lo.tolist(), asked.hi.tolist(), strict=True)):
+            for group in asked.selection.samples(lo, hi):
+                call.budget.spend(group.values.size)
+                if len(group.times) >= least:
+                    values[group.rows, step] = of(step, group)
+                    present[group.rows, step] = True
+    return without_name(call, labels, values, all_or(present))
+
+
+def over_time(of: Callable[[F64], F64], *, least: int = 1) -> Function:
+    """The PromQL function that gives `of(values)`, [k, T] to [k], for each window."""
+
+    def function(call: CallSite, arguments: Sequence[Argument]) -> Vector:
+        return over_windows(call, window(arguments), lambda _step, group: of(group.values), least=least)
+
+    return function
