@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from exporter.engine.attached import AttachedEngine
     from exporter.engine.command import EngineCommand, read_command
-    from exporter.engine.diagnosis import Failure
+    from exporter.engine.output.diagnosis import Failure
     from exporter.engine.states import EngineState
     from exporter.engine.status import Engine, EngineStatus
     from exporter.engine.supervisor import Supervisor

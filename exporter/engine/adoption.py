@@ -18,9 +18,9 @@ from typing import Annotated
 import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
-from exporter.engine.launcher import EngineProcess, start_guard
-from exporter.engine.procfs import ProcessId, alive, boot_id
-from exporter.engine.tree import EngineTree
+from exporter.engine.process.launcher import EngineProcess, start_guard
+from exporter.engine.process.procfs import ProcessId, alive, boot_id
+from exporter.engine.process.tree import EngineTree
 
 log = structlog.get_logger(__name__)
 

@@ -13,15 +13,15 @@ from pydantic import SecretStr
 
 from exporter.engine import carryover
 from exporter.engine.board import StatusBoard
-from exporter.engine.diagnosis import Failure
 from exporter.engine.events import CanaryEnded, Inbox, Probed, Refused, Scraped, Serving, StopAsked
-from exporter.engine.hang import Progress
-from exporter.engine.health import Health
 from exporter.engine.metrics import EngineMetrics
-from exporter.engine.probes import EngineClient
+from exporter.engine.output.diagnosis import Failure
 from exporter.engine.states import ATTACHED_TABLE, EngineState, Event
 from exporter.engine.status import EngineStatus
-from exporter.engine.vigil import Vigil
+from exporter.engine.verdict.hang import Progress
+from exporter.engine.verdict.health import Health
+from exporter.engine.verdict.probes import EngineClient
+from exporter.engine.verdict.vigil import Vigil
 from exporter.exposition.block import Block
 from exporter.settings import EngineSettings
 

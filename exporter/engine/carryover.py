@@ -10,7 +10,7 @@ import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
 from exporter.engine.adoption import Count, Time
-from exporter.engine.restart import RestartHistory
+from exporter.engine.verdict.restart import RestartHistory
 
 log = structlog.get_logger(__name__)
 

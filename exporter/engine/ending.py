@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from exporter.engine.events import Inbox
-from exporter.engine.stopping import StopReport
+from exporter.engine.process.stopping import StopReport
 
 log = structlog.get_logger(__name__)
 

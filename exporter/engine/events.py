@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from exporter.engine.diagnosis import Failure
-from exporter.engine.hang import CanaryOutcome, Progress
-from exporter.engine.probes import HealthAnswer
+from exporter.engine.output.diagnosis import Failure
+from exporter.engine.verdict.hang import CanaryOutcome, Progress
+from exporter.engine.verdict.probes import HealthAnswer
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from typing import Any
 import structlog
 
 from exporter.engine.command import EngineCommand
-from exporter.engine.logfile import read_tail
-from exporter.engine.procfs import ProcessId, alive
+from exporter.engine.output.logfile import read_tail
+from exporter.engine.process.procfs import ProcessId, alive
+from exporter.engine.process.tree import describe_process
 from exporter.engine.secrets import MASK, is_secret_name, mask
-from exporter.engine.tree import describe_process
 
 log = structlog.get_logger(__name__)
 

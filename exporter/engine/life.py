@@ -8,16 +8,13 @@ from collections.abc import Callable
 
 import structlog
 
-from exporter.engine.diagnosis import Context, Failure, diagnose
-from exporter.engine.elsewhere import SearchPlan, find_elsewhere
 from exporter.engine.events import Cleared, Exited, Inbox, Loading, Serving
-from exporter.engine.health import Health
-from exporter.engine.launcher import EngineProcess
-from exporter.engine.loglines import LoadProgress
 from exporter.engine.metrics import EngineMetrics
-from exporter.engine.output import EngineOutput
-from exporter.engine.probes import EngineClient
-from exporter.engine.processes import (
+from exporter.engine.output.diagnosis import Context, Failure, diagnose
+from exporter.engine.output.engine_output import EngineOutput
+from exporter.engine.output.loglines import LoadProgress
+from exporter.engine.output.space import is_full
+from exporter.engine.process import (
     ProcessId,
     StopReport,
     boot_id,
@@ -27,8 +24,11 @@ from exporter.engine.processes import (
     stop_tree,
     wait_exit,
 )
-from exporter.engine.space import is_full
-from exporter.engine.vigil import Spawn, Vigil
+from exporter.engine.process.launcher import EngineProcess
+from exporter.engine.verdict.elsewhere import SearchPlan, find_elsewhere
+from exporter.engine.verdict.health import Health
+from exporter.engine.verdict.probes import EngineClient
+from exporter.engine.verdict.vigil import Spawn, Vigil
 from exporter.settings import EngineSettings
 
 log = structlog.get_logger(__name__)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.engine.hang import CanaryOutcome
-from exporter.engine.health import Health
-from exporter.engine.loglines import STAGES
+from exporter.engine.output.loglines import STAGES
 from exporter.engine.states import EngineState
 from exporter.engine.status import EngineStatus
+from exporter.engine.verdict.hang import CanaryOutcome
+from exporter.engine.verdict.health import Health
 from exporter.exposition.block import Block, Slot
 from exporter.exposition.model import Family
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from exporter.engine.diagnosis import Failure
-from exporter.engine.hang import Progress
+from exporter.engine.output.diagnosis import Failure
 from exporter.engine.states import EngineState
+from exporter.engine.verdict.hang import Progress
 
 Mode = Literal["supervised", "attached", "adopted"]
 

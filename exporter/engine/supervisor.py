@@ -17,10 +17,9 @@ from typing import Any
 import aiohttp
 import structlog
 
-from exporter.engine import adoption, carryover, launcher, leftover
+from exporter.engine import adoption, carryover, leftover
 from exporter.engine.board import StatusBoard
 from exporter.engine.command import EngineCommand
-from exporter.engine.diagnosis import Failure
 from exporter.engine.ending import end_or_kill
 from exporter.engine.events import (
     Cleared,
@@ -29,15 +28,17 @@ from exporter.engine.events import (
     Scraped,
     StopAsked,
 )
-from exporter.engine.hang import Progress
 from exporter.engine.life import Life, port_taken
 from exporter.engine.metrics import EngineMetrics
-from exporter.engine.probes import EngineClient
-from exporter.engine.restart import RestartHistory, RestartPlan, RestartPolicy, plan_restart
+from exporter.engine.output.diagnosis import Failure
+from exporter.engine.process import launcher
+from exporter.engine.process.stopping import stop_tree
 from exporter.engine.states import ALIVE, EngineState, Event
 from exporter.engine.status import EngineStatus
-from exporter.engine.stopping import stop_tree
 from exporter.engine.tenure import Parts, Tenure
+from exporter.engine.verdict.hang import Progress
+from exporter.engine.verdict.probes import EngineClient
+from exporter.engine.verdict.restart import RestartHistory, RestartPlan, RestartPolicy, plan_restart
 from exporter.exposition.block import Block
 from exporter.settings import EngineSettings
 

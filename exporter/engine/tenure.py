@@ -14,7 +14,6 @@ import structlog
 from exporter.engine import adoption
 from exporter.engine.board import StatusBoard
 from exporter.engine.command import EngineCommand
-from exporter.engine.diagnosis import Failure
 from exporter.engine.events import (
     CanaryEnded,
     Exited,
@@ -25,12 +24,13 @@ from exporter.engine.events import (
     Serving,
     StopAsked,
 )
-from exporter.engine.hang import Progress
 from exporter.engine.incident import write_incident
 from exporter.engine.life import Life
 from exporter.engine.metrics import EngineMetrics
-from exporter.engine.probes import EngineClient
+from exporter.engine.output.diagnosis import Failure
 from exporter.engine.states import EngineState, Event
+from exporter.engine.verdict.hang import Progress
+from exporter.engine.verdict.probes import EngineClient
 from exporter.settings import EngineSettings
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ import socket
 import ssl
 from pathlib import Path
 
-from exporter.engine.ports import port_holder
+from exporter.engine.process.ports import port_holder
 from exporter.errors import ConfigError
 from exporter.settings import WebSettings, parse_listen
 from exporter.web.limits import BACKLOG, SEND_BUFFER_BYTES

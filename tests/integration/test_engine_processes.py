@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from exporter.engine import launcher
 from exporter.engine.command import EngineCommand, read_command
-from exporter.engine.launcher import EngineProcess
-from exporter.engine.processes import EngineTree, ProcessId, alive, identify, stop_tree, wait_exit
-from exporter.engine.procfs import environment_has, pids, process_table, send_signal
+from exporter.engine.process import EngineTree, ProcessId, alive, identify, launcher, stop_tree, wait_exit
+from exporter.engine.process.launcher import EngineProcess
+from exporter.engine.process.procfs import environment_has, pids, process_table, send_signal
 
 PATIENCE = 20.0
 
@@ -351,7 +350,7 @@ async def test_children_of_the_daemon_itself_are_neither_killed_nor_reaped(yard:
     ended = subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(9)"])
     through_asyncio = await asyncio.create_subprocess_exec("sh", "-c", "sleep 0.2; exit 4")
     noted = subprocess.Popen(["sleep", "60"], start_new_session=True)
-    from exporter.engine import tree as tree_module
+    from exporter.engine.process import tree as tree_module
 
     tree_module.note_own_child(noted.pid)
     try:
@@ -459,7 +458,7 @@ async def test_output_that_can_be_written_nowhere_is_an_error(
 _DAEMON = """
 import os, sys, time
 from pathlib import Path
-from exporter.engine import launcher
+from exporter.engine.process import launcher
 from exporter.engine.command import read_command
 launcher.become_subreaper()
 folder = Path(sys.argv[1])

@@ -20,13 +20,14 @@ import aiohttp
 import pytest
 import structlog
 
-from exporter.engine import adoption, elsewhere
+from exporter.engine import adoption
 from exporter.engine.command import read_command
 from exporter.engine.life import POLL_SECONDS
-from exporter.engine.procfs import read_stat
+from exporter.engine.process.procfs import read_stat
 from exporter.engine.states import EngineState
 from exporter.engine.status import EngineStatus
 from exporter.engine.supervisor import Supervisor
+from exporter.engine.verdict import elsewhere
 from exporter.exposition.block import Block
 from exporter.settings import EngineSettings
 

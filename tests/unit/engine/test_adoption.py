@@ -15,7 +15,7 @@ import structlog
 
 from exporter.engine import adoption
 from exporter.engine.adoption import EngineRecord, Found
-from exporter.engine.processes import boot_id, identify
+from exporter.engine.process import boot_id, identify
 
 ARGV = ("vllm", "serve", "M", "--api-key", "sesame")
 

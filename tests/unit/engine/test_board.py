@@ -4,8 +4,8 @@ import pytest
 import structlog
 
 from exporter.engine.board import StatusBoard
-from exporter.engine.diagnosis import Failure
 from exporter.engine.metrics import FAMILIES, EngineMetrics
+from exporter.engine.output.diagnosis import Failure
 from exporter.engine.states import ATTACHED_TABLE, EngineState, Event
 from exporter.engine.status import EngineStatus
 from exporter.exposition.block import Block

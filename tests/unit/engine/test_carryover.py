@@ -9,9 +9,9 @@ import structlog
 
 from exporter.engine import carryover
 from exporter.engine.carryover import Carried
-from exporter.engine.hang import CanaryOutcome
 from exporter.engine.metrics import EngineMetrics
-from exporter.engine.restart import RestartHistory
+from exporter.engine.verdict.hang import CanaryOutcome
+from exporter.engine.verdict.restart import RestartHistory
 from exporter.exposition.block import Block
 
 

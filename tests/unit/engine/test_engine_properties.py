@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.engine.command import read_command
-from exporter.engine.diagnosis import Context, OutputScan, diagnose
-from exporter.engine.evidence import RULES
-from exporter.engine.loglines import LoadProgress, level_of, may_be_progress, parse_line
+from exporter.engine.output.diagnosis import Context, OutputScan, diagnose
+from exporter.engine.output.evidence import RULES
+from exporter.engine.output.loglines import LoadProgress, level_of, may_be_progress, parse_line
 from exporter.engine.secrets import mask, mask_argv
 from exporter.errors import ConfigError
 

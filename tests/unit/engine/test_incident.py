@@ -14,7 +14,7 @@ import pytest
 from exporter.engine import incident
 from exporter.engine.command import read_command
 from exporter.engine.incident import shown_environment, write_incident
-from exporter.engine.processes import ProcessId, identify
+from exporter.engine.process import ProcessId, identify
 
 NOW = 1_795_000_000.0
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from exporter.engine.events import CanaryEnded, Inbox, Probed, Scraped
-from exporter.engine.hang import CanaryOutcome
-from exporter.engine.health import Health
 from exporter.engine.metrics import EngineMetrics
-from exporter.engine.probes import EngineClient, HealthAnswer
-from exporter.engine.vigil import Vigil
+from exporter.engine.verdict.hang import CanaryOutcome
+from exporter.engine.verdict.health import Health
+from exporter.engine.verdict.probes import EngineClient, HealthAnswer
+from exporter.engine.verdict.vigil import Vigil
 from exporter.exposition.block import Block
 from exporter.settings import EngineSettings
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from exporter.engine.ports import port_holder, port_is_free
+from exporter.engine.process.ports import port_holder, port_is_free
 
 
 @pytest.mark.parametrize(

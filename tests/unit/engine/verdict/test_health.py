@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.engine.health import Health, HealthPolicy, HealthWatch, judge_health
+from exporter.engine.verdict.health import Health, HealthPolicy, HealthWatch, judge_health
 
 POLICY = HealthPolicy(failures=3, timeout=10.0, grace=60.0, gap=30.0)
 

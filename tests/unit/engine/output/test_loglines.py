@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.engine.loglines import STAGES, TEXT_LIMIT, LoadProgress, LogLine, level_of, parse_line
+from exporter.engine.output.loglines import STAGES, TEXT_LIMIT, LoadProgress, LogLine, level_of, parse_line
 
-CAPTURES = sorted((Path(__file__).parents[2] / "vllm" / "captures").glob("*.log"))
+CAPTURES = sorted((Path(__file__).parents[3] / "vllm" / "captures").glob("*.log"))
 
 
 @pytest.mark.parametrize(

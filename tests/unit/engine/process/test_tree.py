@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.engine import tree
-from exporter.engine.procfs import Stat, identify, process_table
-from exporter.engine.tree import EngineTree
+from exporter.engine.process import tree
+from exporter.engine.process.procfs import Stat, identify, process_table
+from exporter.engine.process.tree import EngineTree
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from exporter.engine import logfile
-from exporter.engine.logfile import LogFollower, read_tail
-from exporter.engine.output import EngineOutput
+from exporter.engine.output import logfile
+from exporter.engine.output.engine_output import EngineOutput
+from exporter.engine.output.logfile import LogFollower, read_tail
 
 INFO = b"(EngineCore pid=1) INFO 11-21 02:31:47 [core.py:133] some text of a normal length for such lines\n"
 ERROR = b"(EngineCore pid=1) ERROR 11-21 02:31:47 [core.py:133] something is wrong\n"
@@ -26,8 +26,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[structlog.typing.Ev
     capture = LogCapture()
     before = structlog.get_config()
     structlog.configure(processors=[capture], cache_logger_on_first_use=False)
-    monkeypatch.setattr("exporter.engine.output.log", structlog.get_logger())
-    monkeypatch.setattr("exporter.engine.logfile.log", structlog.get_logger())
+    monkeypatch.setattr("exporter.engine.output.engine_output.log", structlog.get_logger())
+    monkeypatch.setattr("exporter.engine.output.logfile.log", structlog.get_logger())
     yield capture.entries
     structlog.configure(**before)
 
@@ -185,7 +185,7 @@ async def test_output_leaves_room_on_a_disk_that_has_little_and_says_so_once(
     path = tmp_path / "log"
     path.write_bytes(b"")
     monkeypatch.setattr(
-        "exporter.engine.output.free_bytes",
+        "exporter.engine.output.engine_output.free_bytes",
         lambda folder: (max(0, (2 << 20) - path.stat().st_blocks * 512), 2 << 20),
     )
     clock = iter(range(10_000))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.hang import (
+from exporter.engine.verdict.hang import (
     CanaryOutcome,
     HangPolicy,
     HangWatch,

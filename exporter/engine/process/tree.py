@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from exporter.engine.procfs import (
+from exporter.engine.process.procfs import (
     ProcessId,
     Stat,
     command_line,
@@ -21,8 +21,8 @@ from exporter.engine.procfs import (
     read_stat,
     send_signal,
 )
+from exporter.engine.process.sharedmem import SharedMemory
 from exporter.engine.secrets import mask_argv
-from exporter.engine.sharedmem import SharedMemory
 
 _own_children: set[int] = set()
 """Children that this daemon started for itself; they are no orphans of the engine."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.engine.diagnosis import Context, Failure, OutputScan, diagnose
+from exporter.engine.output.diagnosis import Context, Failure, OutputScan, diagnose
 
-CAPTURES = Path(__file__).parents[2] / "vllm" / "captures"
+CAPTURES = Path(__file__).parents[3] / "vllm" / "captures"
 HELD = Context(port=8000, port_held_by="python (pid 3)")
 
 

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from pydantic import SecretStr
 
-from exporter.engine.diagnosis import Failure
-from exporter.engine.hang import CanaryOutcome
-from exporter.engine.health import Health
-from exporter.engine.refusals import refusal
+from exporter.engine.output.diagnosis import Failure
+from exporter.engine.verdict.hang import CanaryOutcome
+from exporter.engine.verdict.health import Health
+from exporter.engine.verdict.refusals import refusal
 
 _BODY_LIMIT = 1 << 20
 _NO_ANSWER = (aiohttp.ClientError, OSError, ValueError)

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from exporter.engine.hang import CanaryOutcome
-from exporter.engine.health import Health
-from exporter.engine.probes import EngineClient
+from exporter.engine.verdict.hang import CanaryOutcome
+from exporter.engine.verdict.health import Health
+from exporter.engine.verdict.probes import EngineClient
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.engine.restart import RestartHistory, RestartPlan, RestartPolicy, plan_restart
+from exporter.engine.verdict.restart import RestartHistory, RestartPlan, RestartPolicy, plan_restart
 
 POLICY = RestartPolicy(delay=1.0, delay_max=60.0, stable_after=600.0, crash_limit=5, crash_window=600.0)
 PATIENT = RestartPolicy(delay=1.0, delay_max=60.0, stable_after=600.0, crash_limit=100, crash_window=600.0)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from exporter.engine import space
+from exporter.engine.output import space
 
 MIB = 1 << 20
 Disk = Callable[..., None]

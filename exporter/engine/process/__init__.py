@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from exporter.engine.ports import port_holder, port_is_free
-from exporter.engine.procfs import ProcessId, alive, boot_id, identify, oom_kills
-from exporter.engine.stopping import StopReport, stop_tree, wait_exit
-from exporter.engine.tree import EngineTree
+from exporter.engine.process.ports import port_holder, port_is_free
+from exporter.engine.process.procfs import ProcessId, alive, boot_id, identify, oom_kills
+from exporter.engine.process.stopping import StopReport, stop_tree, wait_exit
+from exporter.engine.process.tree import EngineTree
 
 __all__ = [
     "EngineTree",

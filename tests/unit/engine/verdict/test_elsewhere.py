@@ -9,11 +9,11 @@ import socket
 import aiohttp
 import pytest
 
-from exporter.engine import elsewhere
-from exporter.engine.elsewhere import SearchPlan, find_elsewhere
-from exporter.engine.ports import listening
-from exporter.engine.probes import EngineClient
-from exporter.engine.procfs import identify
+from exporter.engine.process.ports import listening
+from exporter.engine.process.procfs import identify
+from exporter.engine.verdict import elsewhere
+from exporter.engine.verdict.elsewhere import SearchPlan, find_elsewhere
+from exporter.engine.verdict.probes import EngineClient
 
 
 def searches(stages: dict[int, str | None], seconds: int) -> list[int]:

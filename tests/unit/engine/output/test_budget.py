@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.engine.budget import DropReport, LineBudget
+from exporter.engine.output.budget import DropReport, LineBudget
 
 
 def test_a_second_is_worth_the_rate_and_no_more_is_saved_up() -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from exporter.engine.ports import listening
-from exporter.engine.probes import EngineClient
-from exporter.engine.procfs import ProcessId
+from exporter.engine.process.ports import listening
+from exporter.engine.process.procfs import ProcessId
+from exporter.engine.verdict.probes import EngineClient
 
 AFTER_SERVER_STARTS = 10.0
 """Seconds from the line that says so; by then a server that listens where it is expected is found."""

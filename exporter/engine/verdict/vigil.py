@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from exporter.engine import hang, health
-from exporter.engine.diagnosis import Failure
 from exporter.engine.events import CanaryEnded, Inbox, Probed, Scraped
-from exporter.engine.hang import HangPolicy, Verdict
-from exporter.engine.health import HealthPolicy
 from exporter.engine.metrics import EngineMetrics
-from exporter.engine.probes import EngineClient
+from exporter.engine.output.diagnosis import Failure
+from exporter.engine.verdict import hang, health
+from exporter.engine.verdict.hang import HangPolicy, Verdict
+from exporter.engine.verdict.health import HealthPolicy
+from exporter.engine.verdict.probes import EngineClient
 from exporter.settings import EngineSettings
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]

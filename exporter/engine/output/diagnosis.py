@@ -10,8 +10,8 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from exporter.engine.evidence import RULES, Rule
-from exporter.engine.loglines import clean, parse_line
+from exporter.engine.output.evidence import RULES, Rule
+from exporter.engine.output.loglines import clean, parse_line
 from exporter.engine.secrets import mask
 
 

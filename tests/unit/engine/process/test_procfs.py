@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from exporter.engine import stopping
-from exporter.engine.procfs import ProcessId, ended, identify, open_pidfd, send_signal
-from exporter.engine.stopping import wait_exit
+from exporter.engine.process import stopping
+from exporter.engine.process.procfs import ProcessId, ended, identify, open_pidfd, send_signal
+from exporter.engine.process.stopping import wait_exit
 
 
 @dataclass

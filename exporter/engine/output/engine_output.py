@@ -9,10 +9,10 @@ from pathlib import Path
 
 import structlog
 
-from exporter.engine.budget import DropReport, LineBudget
-from exporter.engine.diagnosis import OutputScan
-from exporter.engine.logfile import LogFollower
-from exporter.engine.loglines import (
+from exporter.engine.output.budget import DropReport, LineBudget
+from exporter.engine.output.diagnosis import OutputScan
+from exporter.engine.output.logfile import LogFollower
+from exporter.engine.output.loglines import (
     LEVELS,
     Level,
     LoadProgress,
@@ -21,8 +21,8 @@ from exporter.engine.loglines import (
     may_be_progress,
     parse_line,
 )
+from exporter.engine.output.space import free_bytes, output_limit
 from exporter.engine.secrets import mask
-from exporter.engine.space import free_bytes, output_limit
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.engine.diagnosis import Failure
+from exporter.engine.output.diagnosis import Failure
 
 
 def refusal(base_url: str, path: str, status: int | None, *, has_key: bool) -> Failure:

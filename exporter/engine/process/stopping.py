@@ -12,8 +12,8 @@ from typing import Protocol
 
 import structlog
 
-from exporter.engine.procfs import ProcessId, command_line, ended, open_pidfd
-from exporter.engine.tree import EngineTree
+from exporter.engine.process.procfs import ProcessId, command_line, ended, open_pidfd
+from exporter.engine.process.tree import EngineTree
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from exporter.engine.procfs import ProcessId, identify, pids
+from exporter.engine.process.procfs import ProcessId, identify, pids
 
 log = structlog.get_logger(__name__)
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import structlog
 
 from exporter.engine.command import EngineCommand
-from exporter.engine.procfs import ProcessId, identify
-from exporter.engine.tree import EngineTree, forget_own_child, note_own_child
+from exporter.engine.process.procfs import ProcessId, identify
+from exporter.engine.process.tree import EngineTree, forget_own_child, note_own_child
 from exporter.errors import ExporterError
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from exporter.engine.procfs import ProcessId, identify, pids
+from exporter.engine.process.procfs import ProcessId, identify, pids
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LISTEN = "0A"
