@@ -20,7 +20,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.engine.diagnosis import OutputScan, diagnose
+from exporter.engine.output.diagnosis import OutputScan, diagnose
 
 FAST = ("--step-seconds", "0.002", "--prefill-tokens-per-second", "1e6")
 

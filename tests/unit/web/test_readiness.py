@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from exporter.engine.diagnosis import Failure
+from exporter.engine.output.diagnosis import Failure
 from exporter.engine.states import EngineState
 from exporter.engine.status import EngineStatus
 from exporter.web.landing import landing_page
