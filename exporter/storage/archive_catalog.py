@@ -1,0 +1,139 @@
+"""The numbers by which the archive's file knows streams, series and layouts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporter.storage.archive_codec import decode_labels, encode_labels
+from exporter.storage.archive_plan import Chunk, in_order
+from exporter.storage.batch import Batch
+from exporter.storage.model import Labels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.int64]
+
+
+class Catalog:
+    """What a file holds besides samples; what is new is written in the transaction of the samples that need it.
+
+    When that transaction is rolled back, this is out of step with the file and must be read again.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.streams: dict[str, int] = {
+            name: int(number) for number, name in connection.execute("SELECT id, name FROM stream")
+        }
+        self.last: dict[int, int] = {
+            int(stream): int(last)
+            for stream, last in connection.execute("SELECT stream, max(last) FROM chunk GROUP BY stream")
+        }
+        rows = connection.execute("SELECT id, counter, labels FROM series ORDER BY id").fetchall()
+        self._labels: dict[int, Labels] = dict(
+            zip([row[0] for row in rows], decode_labels([row[2] for row in rows]), strict=True)
+        )
+        self._counters: dict[int, bool] = {row[0]: bool(row[1]) for row in rows}
+        self._numbers = {labels: number for number, labels in self._labels.items()}
+        self._next = max(self._labels, default=0) + 1
+        self.layouts: dict[int, Numbers] = {
+            int(number): np.frombuffer(series, "<i8")
+            for number, series in connection.execute("SELECT id, series FROM layout")
+        }
+        self._layouts = {series.tobytes(): number for number, series in self.layouts.items()}
+        self._recent: dict[tuple[str, int], tuple[Sequence[Labels], Sequence[bool], int]] = {}
+        self._columns: dict[int, tuple[list[Labels], list[bool]]] = {}
+
+    def stream(self, name: str) -> int:
+        """The number of a stream."""
+        number = self.streams.get(name)
+        if number is None:
+            number = int(
+                self._connection.execute("INSERT INTO stream (name) VALUES (?)", (name,)).lastrowid or 0
+            )
+            self.streams[name] = number
+        return number
+
+    def layout_of(self, batch: Batch) -> int:
+        """The number of a batch's series, in their order."""
+        recent = self._recent.get((batch.stream, batch.keep))
+        if recent is not None and recent[0] is batch.labels and recent[1] is batch.counters:
+            return recent[2]
+        numbers = [self._numbers.get(labels, 0) for labels in batch.labels]
+        fresh, turned = [], []
+        for at, number in enumerate(numbers):
+            counter = bool(batch.counters[at])
+            if not number:
+                number = numbers[at] = self._next
+                self._next += 1
+                labels = batch.labels[at]
+                self._labels[number], self._numbers[labels] = labels, number
+                fresh.append((number, int(counter), encode_labels(labels)))
+            elif self._counters[number] != counter:
+                turned.append((int(counter), number))
+            self._counters[number] = counter
+        self._connection.executemany("INSERT INTO series (id, counter, labels) VALUES (?, ?, ?)", fresh)
+        self._connection.executemany("UPDATE series SET counter = ? WHERE id = ?", turned)
+        if turned:
+            self._columns.clear()
+        layout = self.layout(np.array(numbers, "<i8"))
+        self._recent[batch.stream, batch.keep] = batch.labels, batch.counters, layout
+        return layout
+
+    def layout(self, series: Numbers) -> int:
+        """The number of these series, in this order."""
+        data = series.astype("<i8", copy=False).tobytes()
+        number = self._layouts.get(data)
+        if number is None:
+            number = int(
+                self._connection.execute("INSERT INTO layout (series) VALUES (?)", (data,)).lastrowid or 0
+            )
+            self._layouts[data] = number
+            self.layouts[number] = series
+        return number
+
+    def columns(self, layout: int) -> tuple[list[Labels], list[bool]]:
+        """Label sets and counter flags of a layout; the same objects each time.
+
+        Raises:
+            KeyError: the file does not say what its series are.
+        """
+        found = self._columns.get(layout)
+        if found is None:
+            numbers = self.layouts[layout].tolist()
+            found = (
+                [self._labels[number] for number in numbers],
+                [self._counters[number] for number in numbers],
+            )
+            self._columns[layout] = found
+        return found
+
+    def chunks(self) -> list[Chunk]:
+        """Every chunk of the file, in order of stream, retention and time."""
+        rows = self._connection.execute(
+            "SELECT id, stream, keep, layout, first, last, rows, length(data) FROM chunk"
+        )
+        return in_order(map(Chunk._make, rows))
+
+    def forget_unused(self) -> None:
+        """Delete layouts without chunks, and series without layouts."""
+        used = {int(row[0]) for row in self._connection.execute("SELECT DISTINCT layout FROM chunk")}
+        gone = self.layouts.keys() - used
+        if not gone:
+            return
+        self._connection.executemany("DELETE FROM layout WHERE id = ?", [(number,) for number in gone])
+        for number in gone:
+            del self._layouts[self.layouts.pop(number).astype("<i8", copy=False).tobytes()]
+            self._columns.pop(number, None)
+        self._recent = {key: found for key, found in self._recent.items() if found[2] not in gone}
+        needed = set(np.unique(np.concatenate([*self.layouts.values(), np.empty(0, np.int64)])).tolist())
+        unneeded = [number for number in self._labels if number not in needed]
+        self._connection.executemany("DELETE FROM series WHERE id = ?", [(number,) for number in unneeded])
+        for number in unneeded:
+            del self._numbers[self._labels.pop(number)]
+            del self._counters[number]

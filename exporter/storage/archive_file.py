@@ -1,0 +1,219 @@
+"""The archive's SQLite file: opened, checked, named by what is wrong with it, and set aside when it is broken.
+
+Write-ahead log with `synchronous = NORMAL`: what is committed outlives any death of the process, and a power cut costs
+the last commits but never the file (https://www.sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+APPLICATION_ID = 0x764C4C4D
+"""`vLLM`, in the header of our files."""
+VERSION = 1
+LOCK_TIMEOUT_SECONDS = 2.0
+"""Longest wait for another process that holds the file."""
+BROKEN_FILES_KEPT = 3
+
+REASONS = ("cannot_open", "corrupt", "full", "io", "locked", "other", "read_only", "too_large", "version")
+"""Every reason for which a file is not written, or is set aside."""
+BROKEN = ("corrupt", "version")
+"""The reasons for which a file is set aside; from all others it may recover."""
+
+_REASON_OF_CODE = {
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_READONLY: "read_only",
+    sqlite3.SQLITE_PERM: "read_only",
+    sqlite3.SQLITE_AUTH: "read_only",
+    sqlite3.SQLITE_IOERR: "io",
+    sqlite3.SQLITE_PROTOCOL: "locked",
+    sqlite3.SQLITE_CORRUPT: "corrupt",
+    sqlite3.SQLITE_NOTADB: "corrupt",
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_CANTOPEN: "cannot_open",
+    sqlite3.SQLITE_TOOBIG: "too_large",
+}
+
+_SCHEMA = f"""
+CREATE TABLE stream (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE series (id INTEGER PRIMARY KEY, labels TEXT NOT NULL, counter INTEGER NOT NULL);
+CREATE TABLE layout (id INTEGER PRIMARY KEY, series BLOB NOT NULL);
+CREATE TABLE chunk (
+    id INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL,
+    keep INTEGER NOT NULL,
+    layout INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {VERSION};
+"""
+
+
+class FileError(Exception):
+    """The file cannot be used; `reason` is one of REASONS."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """SQLite's and the system's errors as FileError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        reason = "other" if code is None else _REASON_OF_CODE.get(code & 0xFF, "other")
+        raise FileError(reason, str(error)) from error
+    except OSError as error:
+        raise FileError("io", str(error)) from error
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The file, made when it is missing; to be used by one thread at a time.
+
+    Raises:
+        FileError: why not.
+    """
+    with translated():
+        connection = sqlite3.connect(
+            path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def connect_reading(path: Path) -> sqlite3.Connection:
+    """A file that cannot be written, for what it holds.
+
+    Raises:
+        FileError: why not.
+    """
+    with translated():
+        try:
+            return _connect_reading(path, "mode=ro")
+        except sqlite3.Error:
+            # A log needs shared memory beside the file, and here none can be made. After a proper close there is no log.
+            log = path.with_name(path.name + "-wal")
+            if log.exists() and log.stat().st_size:
+                raise
+            return _connect_reading(path, "immutable=1")
+
+
+def _connect_reading(path: Path, how: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{how}",
+        timeout=LOCK_TIMEOUT_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+    )
+    try:
+        if (
+            _pragma(connection, "application_id") != APPLICATION_ID
+            or _pragma(connection, "user_version") != VERSION
+        ):
+            raise FileError("version", "it is of another version")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    application = _pragma(connection, "application_id")
+    version = _pragma(connection, "user_version")
+    if application == APPLICATION_ID and version != VERSION:
+        raise FileError("version", f"it is of version {version}, this program reads {VERSION}")
+    if application != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+        raise FileError("version", "it is another program's database")
+    if application != APPLICATION_ID:
+        # Takes effect in an empty file only, and before it has a log.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise FileError("other", "the file system has no shared memory for a write-ahead log")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA journal_size_limit = 4194304")
+    connection.execute("PRAGMA cache_size = -1024")
+    if application != APPLICATION_ID:
+        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+    # A file that can be read but not written shows it here, and not after its samples were taken in.
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("ROLLBACK")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back by itself after some errors.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Bring the log into the file as far as readers let, and give free pages back to the file system."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    free = _pragma(connection, "freelist_count")
+    spare = 64 + _pragma(connection, "page_count") // 8
+    if free > spare:
+        connection.execute(f"PRAGMA incremental_vacuum({free - spare})").fetchall()
+
+
+def file_bytes(path: Path) -> int:
+    """What the file and its log take."""
+    total = 0
+    for name in _parts(path):
+        with contextlib.suppress(OSError):
+            total += name.stat().st_size
+    return total
+
+
+def set_aside(path: Path) -> Path:
+    """Rename the file to `NAME.broken-N`, its log with it; of such files the newest three stay.
+
+    Raises:
+        FileError: it cannot be renamed.
+    """
+    with translated():
+        broken = sorted(
+            (int(found[1]), other)
+            for other in path.parent.iterdir()
+            if (found := re.fullmatch(re.escape(path.name) + r"\.broken-(\d+)", other.name))
+        )
+        aside = path.with_name(f"{path.name}.broken-{broken[-1][0] + 1 if broken else 1}")
+        for old, new in zip(_parts(path), _parts(aside), strict=True):
+            with contextlib.suppress(FileNotFoundError):
+                old.replace(new)
+    for _, old in broken[: max(0, len(broken) + 1 - BROKEN_FILES_KEPT)]:
+        for part in _parts(old):
+            with contextlib.suppress(OSError):
+                part.unlink()
+    return aside
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    return path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
