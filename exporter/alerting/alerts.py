@@ -1,0 +1,179 @@
+"""An alerting rule: an expression, the states of its alerts, and the series that show them.
+
+`ALERTS` is 1 for each active alert, with its state as a label; `ALERTS_FOR_STATE` is the second since which it is
+active, and what a restart goes on from.
+Source: `AlertingRule` in https://github.com/prometheus/prometheus/blob/main/rules/alerting.go
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from exporter.alerting.conditions import Conditions, Result, evaluate
+from exporter.alerting.recording import relabelled
+from exporter.alerting.rulefile import Rule
+from exporter.alerting.state import Alert, Found, Move, State, Terms, step
+from exporter.alerting.template import QuerySample, Template, TemplateError
+from exporter.promql.model import Budget, QueryError
+from exporter.promql.query import Query
+from exporter.storage.head import Layout, Stream
+from exporter.storage.model import NAME, Labels
+
+ALERTS, ALERTS_FOR_STATE = "ALERTS", "ALERTS_FOR_STATE"
+ALERT_NAME, ALERT_STATE = "alertname", "alertstate"
+QUERY_CACHE = 64
+"""Expressions of a rule's templates that are kept compiled; labels can make any number of them."""
+
+
+class Ran(NamedTuple):
+    """What one evaluation did. With an `error` the rule failed; its alerts may have moved all the same."""
+
+    samples: int
+    moves: Sequence[Move]
+    error: str | None = None
+
+
+class Alerting:
+    """One alerting rule; rule thread only, but `alerts`, replaced whole, may be read anywhere.
+
+    `restored` false: after a restart; until what was saved is looked at, no series are written over it.
+    """
+
+    def __init__(self, rule: Rule, query: Query, stream: Stream, *, restored: bool) -> None:
+        self.rule = rule
+        self.stream = stream
+        self.restored = restored
+        self.alerts: Mapping[Labels, Alert] = {}
+        self.terms = Terms(round(rule.for_seconds * 1000), round(rule.keep_firing_for * 1000), 0)
+        self._query = query
+        self._labels = _templates(rule.labels)
+        self._annotations = _templates(rule.annotations)
+        self._queries: dict[str, Query] = {}
+        self._row = _row(rule, (), [])
+
+    def take_over(self, old: Alerting) -> None:
+        """Go on from the rule of the same name and labels, whose stream this one has."""
+        self.alerts, self.restored, self._row = old.alerts, old.restored, old._row
+
+    def evaluate(self, now: int, at: int, limit: int, conditions: Conditions) -> Ran:
+        """Evaluate the expression at `at`, the states at `now`, and write the series at `at`. QueryError."""
+        budget = conditions.budget()
+        result = evaluate(self._query, at, budget, conditions)
+        found = self._found(result, now, budget, conditions)
+        moves: Sequence[Move] = ()
+        if found or self.alerts:
+            after = step(self.alerts, found, self.terms._replace(limit=limit), now)
+            self.alerts, moves = after.alerts, after.moves
+            if after.error:
+                return Ran(0, moves, after.error)
+        return Ran(self._write(at) if self.restored else 0, moves)
+
+    def _found(self, result: Result, now: int, budget: Budget, conditions: Conditions) -> list[Found]:
+        if result.present is None:
+            places: Sequence[int] = range(len(result.labels))
+        else:
+            places = result.present.nonzero()[0].tolist()
+        return [
+            self._expanded(result.labels[place], float(result.values[place]), now, budget, conditions)
+            for place in places
+        ]
+
+    def _expanded(
+        self, labels: Labels, value: float, now: int, budget: Budget, conditions: Conditions
+    ) -> Found:
+        own = dict(labels)
+
+        def query(expression: str) -> list[QuerySample]:
+            return self._ask(expression, now, budget, conditions)
+
+        def expand(template: str | Template) -> str:
+            if isinstance(template, str):
+                return template
+            try:
+                return template.expand(
+                    labels=own,
+                    external_labels=conditions.external_labels,
+                    external_url=conditions.external_url,
+                    value=value,
+                    query=query,
+                    now=now / 1000,
+                    name=f"__alert_{self.rule.name}",
+                )
+            except TemplateError as error:
+                return f"<error expanding template: {error}>"
+
+        fixed = {name: expand(template) for name, template in self._labels}
+        annotations = tuple((name, expand(template)) for name, template in self._annotations)
+        base = dict(own)
+        base.pop(NAME, None)
+        return Found(relabelled(base, {**fixed, ALERT_NAME: self.rule.name}), annotations, value)
+
+    def _ask(self, expression: str, now: int, budget: Budget, conditions: Conditions) -> list[QuerySample]:
+        from exporter import promql
+
+        try:
+            compiled = self._queries.get(expression)
+            if compiled is None:
+                if len(self._queries) >= QUERY_CACHE:
+                    self._queries.clear()
+                compiled = self._queries[expression] = promql.compile(expression)
+            result = evaluate(compiled, now, budget, conditions)
+        except QueryError as error:
+            raise TemplateError(f"query {expression!r}: {error}") from error
+        present = [True] * len(result.labels) if result.present is None else result.present.tolist()
+        return [
+            QuerySample(dict(labels), value)
+            for labels, value, here in zip(result.labels, result.values.tolist(), present, strict=True)
+            if here
+        ]
+
+    def _write(self, at: int) -> int:
+        active = [alert for alert in self.alerts.values() if alert.state != "inactive"]
+        key = [(alert.labels, alert.state) for alert in active]
+        if key != self._row.key:
+            self._row = _row(self.rule, active, key)
+        elif not key:
+            return 0
+        row = self._row
+        values = [1.0] * row.shown
+        values += [float(active[place].active_at // 1000) for place in row.places]
+        self.stream.append(at, row.layout, values)
+        return len(values)
+
+
+class _Row(NamedTuple):
+    """The columns of a rule's stream, for these alerts in these states."""
+
+    key: Sequence[tuple[Labels, State]]
+    layout: Layout
+    shown: int
+    """How many of the columns are `ALERTS`; the others are `ALERTS_FOR_STATE`."""
+    places: Sequence[int]
+    """Which alert each of the others is of."""
+
+
+def _row(rule: Rule, active: Sequence[Alert], key: Sequence[tuple[Labels, State]]) -> _Row:
+    # Two alerts may share a series where their labels differ by what the series' own labels replace.
+    shows = list(dict.fromkeys(shown(rule, alert, ALERTS) for alert in active))
+    places: dict[Labels, int] = {}
+    for place, alert in enumerate(active):
+        places.setdefault(shown(rule, alert, ALERTS_FOR_STATE), place)
+    return _Row(key, Layout([*shows, *places]), len(shows), list(places.values()))
+
+
+def shown(rule: Rule, alert: Alert, series: str) -> Labels:
+    """The labels of one of an alert's two series.
+
+    The rule's own labels come first, as Prometheus has it: one that its template made empty shows as it is written.
+    """
+    labels = {**rule.labels, **dict(alert.labels)}
+    fixed = {NAME: series, ALERT_NAME: rule.name}
+    if series == ALERTS:
+        fixed[ALERT_STATE] = alert.state
+    return relabelled(labels, fixed)
+
+
+def _templates(texts: Mapping[str, str]) -> list[tuple[str, str | Template]]:
+    """By name, sorted; a text without actions stays as it is."""
+    return [(name, Template(text) if "{{" in text else text) for name, text in sorted(texts.items())]

@@ -1,0 +1,56 @@
+"""Under which conditions rules are evaluated: where they read and write, and what an evaluation may cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from exporter.promql.model import Budget, QueryError, Scalar, Vector
+from exporter.promql.query import Query
+from exporter.storage.model import Labels
+
+if TYPE_CHECKING:
+    from exporter.storage.head import Head
+    from exporter.storage.model import F64, Bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The same for all rules of a daemon, or of a unit test. `timer` gives monotonic seconds."""
+
+    head: Head
+    external_labels: Mapping[str, str] = field(default_factory=dict)
+    external_url: str = ""
+    lookback_ms: int = 300_000
+    query_timeout: float = 30.0
+    query_samples: int = 20_000_000
+    timer: Callable[[], float] = time.monotonic
+
+    def budget(self) -> Budget:
+        """What one evaluation of one rule may cost."""
+        return Budget(samples=self.query_samples, timeout=self.query_timeout, clock=self.timer)
+
+
+class Result(NamedTuple):
+    """A rule's vector at one time; `labels` is the same object as long as the series stay the same."""
+
+    labels: Sequence[Labels]
+    values: F64  # [n]
+    present: Bool | None  # [n]; None: all are present
+
+
+_NO_LABELS: Sequence[Labels] = ((),)
+
+
+def evaluate(query: Query, at: int, budget: Budget, conditions: Conditions) -> Result:
+    """What an expression gives at `at` ms; a scalar counts as a vector of one. QueryError."""
+    value = query.instant(conditions.head, at, budget, lookback=conditions.lookback_ms)
+    if isinstance(value, Vector):
+        return Result(
+            value.labels, value.values[:, 0], None if value.present is None else value.present[:, 0]
+        )
+    if isinstance(value, Scalar):
+        return Result(_NO_LABELS, value.values, None)
+    raise QueryError("execution", "rule result is not a vector or scalar")

@@ -1,0 +1,218 @@
+"""A group at work: its rules one after another at one time stamp, each with its health.
+
+Nothing here reads a clock: time stamps are passed in, in milliseconds, and the timer that takes durations is among the
+conditions. So a unit test of rules runs it as the daemon does.
+Source: `Group.Eval` in https://github.com/prometheus/prometheus/blob/main/rules/group.go
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from exporter.alerting.alerts import Alerting
+from exporter.alerting.conditions import Conditions
+from exporter.alerting.recording import Recording
+from exporter.alerting.restore import restore
+from exporter.alerting.rulefile import Group, Rule
+from exporter.alerting.state import Alert, Move, forget, shift
+from exporter.alerting.status import AlertStatus, GroupStatus, Health, RuleStatus
+from exporter.alerting.transition import Transition
+from exporter.promql.model import QueryError
+from exporter.promql.query import Query
+from exporter.storage.head import Stream
+
+log = structlog.get_logger(__name__)
+
+
+class Report(NamedTuple):
+    """A rule's last evaluation; `at` in unix seconds."""
+
+    health: Health = "unknown"
+    error: str = ""
+    seconds: float = 0.0
+    at: float | None = None
+
+
+class Evaluated(NamedTuple):
+    """What one evaluation of a group, at `at` ms, came to."""
+
+    at: int
+    seconds: float
+    samples: int
+    failures: int
+    transitions: Sequence[Transition]
+
+
+class LiveRule:
+    """A rule with its last report; `report` is replaced whole, and may be read anywhere."""
+
+    __slots__ = ("query", "report", "rule", "work")
+
+    def __init__(self, rule: Rule, query: Query, stream: Stream, *, restored: bool) -> None:
+        self.rule = rule
+        self.query = query
+        self.report = Report()
+        self.work: Recording | Alerting = (
+            Recording(rule, query, stream)
+            if rule.kind == "recording"
+            else Alerting(rule, query, stream, restored=restored)
+        )
+
+    def status(self) -> RuleStatus:
+        """The rule as others see it."""
+        alerts = self.work.alerts if isinstance(self.work, Alerting) else {}
+        report = self.report
+        return RuleStatus(
+            kind=self.rule.kind,
+            name=self.rule.name,
+            query=self.rule.expr,
+            labels=self.rule.labels,
+            annotations=self.rule.annotations,
+            duration=self.rule.for_seconds,
+            keep_firing_for=self.rule.keep_firing_for,
+            alerts=tuple(_alert_status(alert) for alert in alerts.values() if alert.state != "inactive"),
+            health=report.health,
+            last_error=report.error,
+            evaluation_seconds=report.seconds,
+            last_evaluation=report.at,
+        )
+
+
+class LiveGroup:
+    """A group that is evaluated again and again; rule thread only, but `status`.
+
+    `restored` false: after a restart, until `restore` has looked at what was saved.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        rules: Sequence[LiveRule],
+        *,
+        interval_ms: int,
+        offset_ms: int,
+        restored: bool,
+    ) -> None:
+        self.group = group
+        self.rules = rules
+        self.key = f"{group.file};{group.name}"
+        self.interval_ms = interval_ms
+        self.offset_ms = offset_ms
+        self.restored = restored
+        self.last_ms: int | None = None
+        self._first_ms: int | None = None
+        self._seconds = 0.0
+
+    def evaluate(self, now: int, conditions: Conditions) -> Evaluated:
+        """Evaluate every rule at `now` ms; one that fails says so in its report, and the others go on."""
+        began = conditions.timer()
+        transitions: list[Transition] = []
+        samples = failures = 0
+        for rule in self.rules:
+            count, moves, failed = self._evaluate_rule(rule, now, conditions)
+            samples += count
+            failures += failed
+            transitions += self._transitions(rule, moves, now)
+        self._seconds = conditions.timer() - began
+        self.last_ms = now
+        return Evaluated(now, self._seconds, samples, failures, transitions)
+
+    def restore(self, now: int, conditions: Conditions, *, tolerance_ms: int, grace_ms: int) -> None:
+        """After the second evaluation since a restart, go on from what was saved.
+
+        Not after the first: what a rule reads may not be there yet.
+        """
+        if self._first_ms is None:
+            self._first_ms = now
+        elif not self.restored and now - self._first_ms >= self.interval_ms // 2:
+            for rule in self.rules:
+                if isinstance(rule.work, Alerting) and not rule.work.restored:
+                    restore(rule.work, conditions.head, now, tolerance=tolerance_ms, grace=grace_ms)
+            self.restored = True
+
+    def set_back(self, by: int) -> None:
+        """The clock was set back by so many milliseconds."""
+        for rule in self.rules:
+            if isinstance(rule.work, Alerting):
+                rule.work.alerts = shift(rule.work.alerts, -by)
+        self._first_ms = None if self._first_ms is None else self._first_ms - by
+        self.last_ms = None if self.last_ms is None else self.last_ms - by
+
+    def take_over(self, old: LiveGroup) -> None:
+        """Go on from the group of the same name, where its rules have been carried over."""
+        self.last_ms, self._first_ms, self._seconds = old.last_ms, old._first_ms, old._seconds
+
+    def forget(self, rule: LiveRule, now: int) -> list[Transition]:
+        """The alerts of a rule that is gone end."""
+        if not isinstance(rule.work, Alerting):
+            return []
+        moves = forget(rule.work.alerts, now)
+        return self._transitions(rule, moves, now)
+
+    def status(self) -> GroupStatus:
+        """The group as others see it."""
+        return GroupStatus(
+            name=self.group.name,
+            file=self.group.file,
+            interval=self.interval_ms / 1000,
+            limit=self.group.limit,
+            query_offset=self.offset_ms / 1000,
+            rules=tuple(rule.status() for rule in self.rules),
+            evaluation_seconds=self._seconds,
+            last_evaluation=None if self.last_ms is None else self.last_ms / 1000,
+        )
+
+    def _evaluate_rule(
+        self, rule: LiveRule, now: int, conditions: Conditions
+    ) -> tuple[int, Sequence[Move], bool]:
+        began = conditions.timer()
+        samples = 0
+        moves: Sequence[Move] = ()
+        error: str | None = None
+        try:
+            at, limit = now - self.offset_ms, self.group.limit
+            if isinstance(rule.work, Recording):
+                samples = rule.work.evaluate(now, at, limit, conditions)
+            else:
+                samples, moves, error = rule.work.evaluate(now, at, limit, conditions)
+        except QueryError as problem:
+            error = str(problem)
+        except Exception as problem:
+            error = f"internal error: {problem!r}"
+            log.exception("rule_crashed", group=self.key, rule=rule.rule.name)
+        if error is not None and error != rule.report.error:
+            log.warning("rule_failed", group=self.key, rule=rule.rule.name, error=error)
+        elif error is None and rule.report.health == "err":
+            log.info("rule_recovered", group=self.key, rule=rule.rule.name)
+        rule.report = Report("err" if error else "ok", error or "", conditions.timer() - began, now / 1000)
+        return samples, moves, error is not None
+
+    def _transitions(self, rule: LiveRule, moves: Iterable[Move], now: int) -> list[Transition]:
+        return [
+            Transition(
+                self.group.file,
+                self.group.name,
+                rule.rule.name,
+                rule.rule.expr,
+                move.alert,
+                move.before,
+                move.after,
+                now / 1000,
+            )
+            for move in moves
+        ]
+
+
+def _alert_status(alert: Alert) -> AlertStatus:
+    assert alert.state != "inactive"
+    return AlertStatus(
+        labels=dict(alert.labels),
+        annotations=dict(alert.annotations),
+        state=alert.state,
+        active_at=alert.active_at / 1000,
+        value=alert.value,
+        keep_firing_since=None if alert.keep_firing_since is None else alert.keep_firing_since / 1000,
+    )
