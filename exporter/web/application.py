@@ -16,13 +16,21 @@ from aiohttp.http_exceptions import HttpProcessingError
 from exporter.exposition.page import negotiate
 from exporter.web.auth import OPEN_PATHS, BearerToken
 from exporter.web.landing import landing_page
-from exporter.web.limits import BODY_BYTES, HEAD_BYTES, HEADERS, LINGER_SECONDS, REQUEST_SECONDS
+from exporter.web.limits import (
+    BODY_BYTES,
+    FORM_BYTES,
+    HEAD_BYTES,
+    HEADERS,
+    LINGER_SECONDS,
+    REQUEST_SECONDS,
+)
 from exporter.web.metrics import HttpMetrics
 from exporter.web.readiness import Readiness, readiness
 from exporter.web.snapshot import Snapshot, page_headers
 
 if TYPE_CHECKING:
     from exporter.engine.status import EngineStatus
+    from exporter.web.api import Api
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -32,9 +40,11 @@ _ADVICE = {
     400: "this speaks HTTP/1.1 and HTTP/1.0",
     401: "this needs `Authorization: Bearer TOKEN` with the token in web.bearer_token",
     404: "there is no such path; see /metrics, /-/ready, /-/healthy",
-    405: "only GET and HEAD are answered here",
-    413: f"nothing here takes a request body over {BODY_BYTES} bytes",
+    405: "this path does not take this method",
+    413: f"no request body over {FORM_BYTES} bytes is taken, and over {BODY_BYTES} only by the API",
 }
+_ERROR_TYPES = {401: "unauthorized", 404: "not_found", 500: "internal"}
+"""Prometheus' `errorType` of the refusals below `/api`; `bad_data` for the others."""
 
 
 class _Routes:
@@ -68,7 +78,10 @@ class _Routes:
 
 
 def build_application(
-    snapshot: Snapshot, token: BearerToken, engine_status: Callable[[], EngineStatus]
+    snapshot: Snapshot,
+    token: BearerToken,
+    engine_status: Callable[[], EngineStatus],
+    api: Api | None = None,
 ) -> web.Application:
     """All routes, behind one guard."""
 
@@ -79,8 +92,12 @@ def build_application(
         if request.version < HttpVersion10:
             return _refuse(request, 400)
         length = request.content_length
-        if request.body_exists and (length is None or length > BODY_BYTES):
-            return _refuse(request, 413)
+        if request.body_exists:
+            takes_form = api is not None and is_api(request.path)
+            if (length or 0) > (FORM_BYTES if takes_form else BODY_BYTES) or (
+                length is None and not takes_form
+            ):
+                return _refuse(request, 413)
         try:
             return await handler(request)
         except web.HTTPMethodNotAllowed as error:
@@ -96,7 +113,17 @@ def build_application(
     application.router.add_get("/-/ready", routes.ready)
     application.router.add_get("/health", routes.ready)
     application.router.add_get("/", routes.landing)
+    if api is not None:
+        from exporter.web.api.routes import add_routes
+
+        plain = negotiate(None, None)
+        add_routes(application, api, lambda: snapshot.body(plain))
     return application
+
+
+def is_api(path: str) -> bool:
+    """Whether this path belongs to the API: its errors are told as Prometheus does, and forms may be posted."""
+    return path.startswith("/api/") or path == "/-/reload"
 
 
 def build_runner(application: web.Application, metrics: HttpMetrics) -> web.AppRunner:
@@ -114,6 +141,7 @@ def build_runner(application: web.Application, metrics: HttpMetrics) -> web.AppR
     return web.AppRunner(
         application,
         handle_signals=False,
+        handler_cancellation=True,  # a client that goes away gives its place among the queries to another
         access_log_class=CountingLog,
         access_log=logger,
         logger=logger,
@@ -139,7 +167,12 @@ def _header(request: web.Request, name: str) -> str | None:
 def _refuse(request: web.Request, status: int, headers: dict[str, str] | None = None) -> web.Response:
     phrase = HTTPStatus(status).phrase
     message = f"{phrase}: {_ADVICE[status]}" if status in _ADVICE else phrase
-    response = _reply(request, status, {"status": "error", "error": message}, f"{status} {message}")
+    body = {"status": "error", "error": message}
+    if is_api(request.path):
+        body = {"status": "error", "errorType": _ERROR_TYPES.get(status, "bad_data"), "error": message}
+        response = _json(status, body)
+    else:
+        response = _reply(request, status, body, f"{status} {message}")
     response.headers.update(headers or {})
     if status in (400, 413):
         response.force_close()
@@ -149,7 +182,10 @@ def _refuse(request: web.Request, status: int, headers: dict[str, str] | None = 
 def _reply(request: web.Request, status: int, body: dict[str, Any], line: str) -> web.Response:
     """JSON when the client asks for it, else one line of text."""
     if "application/json" in (_header(request, "Accept") or "").lower():
-        text, kind = json.dumps(body, ensure_ascii=False), "application/json"
-    else:
-        text, kind = line, "text/plain"
-    return web.Response(status=status, text=f"{text}\n", content_type=kind, headers=_COMMON)
+        return _json(status, body)
+    return web.Response(status=status, text=f"{line}\n", content_type="text/plain", headers=_COMMON)
+
+
+def _json(status: int, body: dict[str, Any]) -> web.Response:
+    text = json.dumps(body, ensure_ascii=False)
+    return web.Response(status=status, text=f"{text}\n", content_type="application/json", headers=_COMMON)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 _LINKS = (
     ("/metrics", "metrics, in Prometheus text or OpenMetrics by <code>Accept</code>"),
+    ("/api/v1/metrics", "the state of engine, GPUs and alerts, as one JSON object"),
+    ("/api/v1/rules", "rules and what they found, as Prometheus shows them"),
+    ("/api/v1/alerts", "pending and firing alerts"),
     ("/-/ready", "whether the engine can serve; alias <code>/health</code>"),
     ("/-/healthy", "whether this daemon is alive"),
 )

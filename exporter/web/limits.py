@@ -15,7 +15,10 @@ HEADERS = 64
 """Header fields of one request."""
 
 BODY_BYTES = 4096
-"""Nothing here takes a body; clients that send a small one with GET all the same are answered."""
+"""Most paths take no body; clients that send a small one with GET all the same are answered."""
+
+FORM_BYTES = 1 << 20
+"""A form-encoded query in the body of a request to the API."""
 
 REQUEST_SECONDS = 30.0
 """From the connection, or from the answer before, to a complete request head, where aiohttp reads it; and from the

@@ -32,8 +32,32 @@ HTTP_CLOSED = Family(
 )
 FAMILIES = (HTTP_REQUESTS, HTTP_DURATION, HTTP_CONNECTIONS, HTTP_CLOSED)
 
-PATHS = frozenset({"/", "/metrics", "/metrics/prometheus", "/-/healthy", "/-/ready", "/health"})
-DURATION_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_API = (
+    "query",
+    "query_range",
+    "query_exemplars",
+    "format_query",
+    "series",
+    "labels",
+    "rules",
+    "alerts",
+    "alertmanagers",
+    "targets",
+    "metadata",
+    "metrics",
+    "status/buildinfo",
+    "status/runtimeinfo",
+    "status/flags",
+    "status/config",
+    "status/tsdb",
+)
+PATHS = frozenset(
+    {"/", "/metrics", "/metrics/prometheus", "/-/healthy", "/-/ready", "/health", "/-/reload"}
+    | {f"/api/v1/{name}" for name in _API}
+)
+LABEL_VALUES = "/api/v1/label/:name/values"
+"""What stands for this path whatever the label."""
+DURATION_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
 
 
 class _Durations:
@@ -61,7 +85,8 @@ class HttpMetrics:
     def count(self, path: str, code: int, seconds: float) -> None:
         """One request answered. Unknown paths share one label value, so clients cannot make series."""
         if path not in PATHS:
-            path = "other"
+            labels = path.startswith("/api/v1/label/") and path.endswith("/values")
+            path = LABEL_VALUES if labels else "other"
         key = (path, code)
         self.requests[key] = self.requests.get(key, 0) + 1
         durations = self._durations.get(path)

@@ -24,6 +24,7 @@ from exporter.web.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from exporter.engine.status import EngineStatus
+    from exporter.web.api import Api
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +33,8 @@ class WebServer:
     """The HTTP face: `bind` first, `start` in the event loop, `stop` at the end; one of each.
 
     `before_render` is called before each new snapshot of the page, to bring the blocks up to date; let it call
-    `publish` too. `engine_status` is asked at each readiness request.
+    `publish` too. `engine_status` is asked at each readiness request. Without an `api`, which may be given until
+    `start`, its paths are not found; `stop` closes it.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class WebServer:
         *,
         engine_status: Callable[[], EngineStatus],
         before_render: Callable[[], None] = lambda: None,
+        api: Api | None = None,
     ) -> None:
+        self.api = api
         self._settings = settings
         self._engine_status = engine_status
         self._token = BearerToken(settings.bearer_token)
@@ -82,9 +86,10 @@ class WebServer:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.callback(self._socket.close)
-            runner = build_runner(
-                build_application(self._snapshot, self._token, self._engine_status), self._metrics
-            )
+            if self.api is not None:
+                stack.callback(self.api.close)
+            application = build_application(self._snapshot, self._token, self._engine_status, self.api)
+            runner = build_runner(application, self._metrics)
             stack.push_async_callback(runner.cleanup)
             await runner.setup()
             assert runner.server is not None
