@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,9 @@ from exporter.storage.model import Samples
 
 if TYPE_CHECKING:
     from exporter.storage.model import F64
+
+AT_ONCE = 1 << 19
+"""Samples that are worked on in one go: each call into NumPy stays short, and what it needs beside them small."""
 
 OfSamples = Callable[[int, Samples], "F64"]
 """What a step's window comes to: the step and a group of k series with their samples in, k values out."""
@@ -27,11 +30,24 @@ def over_windows(call: CallSite, asked: RangeVector, of: OfSamples, *, least: in
     with np.errstate(all="ignore"):
         for step, (lo, hi) in enumerate(zip(asked.lo.tolist(), asked.hi.tolist(), strict=True)):
             for group in asked.selection.samples(lo, hi):
-                call.budget.spend(group.values.size)
-                if len(group.times) >= least:
-                    values[group.rows, step] = of(step, group)
-                    present[group.rows, step] = True
+                if len(group.times) < least:
+                    continue
+                for part in parts(group):
+                    call.budget.spend(part.values.size)
+                    values[part.rows, step] = of(step, part)
+                    present[part.rows, step] = True
     return without_name(call, labels, values, all_or(present))
+
+
+def parts(group: Samples) -> Iterator[Samples]:
+    """The group, cut between series where it is large."""
+    at_once = max(1, AT_ONCE // len(group.times))
+    if len(group.rows) <= at_once:
+        yield group
+        return
+    for start in range(0, len(group.rows), at_once):
+        cut = slice(start, start + at_once)
+        yield Samples(group.rows[cut], group.times, group.values[cut])
 
 
 def over_time(of: Callable[[F64], F64], *, least: int = 1) -> Function:

@@ -94,10 +94,12 @@ def window(series: Mapping[Labels, Points], at: Steps, width: int) -> RangeVecto
 
 def vector(series: Mapping[Labels, Sequence[float | None]]) -> Vector:
     """A vector of a value per step; None is none."""
+    if not series:
+        return Vector([], np.zeros((0, 1)))
     rows = list(series.values())
     values = np.array([[0.0 if value is None else value for value in row] for row in rows], dtype=float)
     present = np.array([[value is not None for value in row] for row in rows], dtype=bool)
-    return Vector(list(series), values.reshape(len(rows), -1), None if present.all() and rows else present)
+    return Vector(list(series), values, None if present.all() else present)
 
 
 class Site:
