@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-EARLY = 2 / 3
-"""How far before its slot a group may be evaluated, in times between two scrapes. More than a half, so that landings that
-lie right between two slots are not decided by their jitter; less than one, or each slot would be taken too soon."""
+EARLY = 0.55
+"""How far before its slot a group may be evaluated, in times between two scrapes: about half, so that jitter to both sides
+is borne; a bit more, so that a slot right between two landings is taken with the first, whatever their jitter."""
 PATIENCE_MS = 1000
 """How long after its slot a group waits for a scrape to land, before it is evaluated without one; at most half an interval."""
 STEP_MS = 1000

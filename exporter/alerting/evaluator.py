@@ -126,9 +126,9 @@ class Evaluator:
         if self._working.locked():
             return
         async with self._working:
-            while (tick := self._waiting) is not None:
+            while (waiting := self._waiting) is not None:
                 self._waiting = None
-                await self._evaluate(tick)
+                await self._evaluate(waiting)
 
     def late_in(self, now: float) -> float:
         """Seconds from `now` until a group is late, should no scrape land; at least a tenth of a second."""

@@ -62,7 +62,7 @@ class Meters:
 
     def alerts(self, groups: Iterable[LiveGroup]) -> None:
         """Count the active alerts."""
-        states = Counter(
+        states: Counter[str] = Counter(
             alert.state
             for group in groups
             for rule in group.rules

@@ -1,0 +1,124 @@
+"""When a group is due, played over the landings of scrapes."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from exporter.alerting.due import Slots, decide, wait
+
+
+def play(interval: int, landings: list[int], slots: Slots | None = None) -> tuple[list[int], int, Slots]:
+    """The landings at which a group was evaluated, and the slots that it missed."""
+    slots = slots or Slots(interval)
+    taken, missed = [], 0
+    before: int | None = None
+    for now in landings:
+        verdict = decide(slots, now, landed=True, spacing=0 if before is None else now - before)
+        before = now
+        slots = verdict.slots
+        missed += verdict.missed
+        if verdict.due:
+            taken.append(now)
+    return taken, missed, slots
+
+
+def gaps(times: list[int]) -> list[int]:
+    return [b - a for a, b in itertools.pairwise(times)]
+
+
+def test_a_group_is_evaluated_with_the_first_scrape() -> None:
+    assert play(5000, [1234])[0] == [1234]
+
+
+def test_a_group_as_fast_as_the_scrapes_is_evaluated_with_each() -> None:
+    landings = list(range(0, 100_000, 1000))
+    assert play(1000, landings)[:2] == (landings, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("interval", "jitter"), [(5000, 5), (5000, 140), (1000, 140), (30_000, 140)])
+def test_jitter_of_the_scrapes_neither_slows_a_group_nor_makes_it_miss(
+    interval: int, jitter: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    landings = [1000 * n + rng.randint(-jitter, jitter) for n in range(300)]
+    taken, missed, _ = play(interval, landings)
+    assert missed == 0
+    assert all(abs(gap - interval) <= 2 * jitter for gap in gaps(taken))
+
+
+def test_a_group_that_is_no_multiple_of_the_scrapes_is_never_behind_its_grid() -> None:
+    taken, missed, _ = play(5000, list(range(0, 200_000, 2000)))
+    assert missed == 0
+    assert all(now <= 5000 * n for n, now in enumerate(taken))
+    assert taken[-1] > 190_000
+
+
+def test_a_group_faster_than_the_scrapes_is_evaluated_with_each() -> None:
+    landings = list(range(0, 150_000, 15_000))
+    assert play(15_000, landings)[0] == landings
+    taken, missed, _ = play(5000, landings)
+    assert taken == landings
+    assert missed == 2 * (len(landings) - 1)
+
+
+def test_when_nothing_lands_a_group_is_late_after_a_second_and_then_due_without_a_scrape() -> None:
+    _, _, slots = play(5000, [0])
+    assert wait(slots, 5000) == 1000
+    assert not decide(slots, 5999, landed=False).due
+    verdict = decide(slots, 6000, landed=False)
+    assert verdict.due
+    assert verdict.slots.next == 10_000
+
+
+def test_a_fast_group_waits_half_its_interval() -> None:
+    _, _, slots = play(200, [0])
+    assert wait(slots, 0) == 300
+
+
+def test_a_group_that_never_ran_waits_for_the_first_scrape() -> None:
+    assert not decide(Slots(5000), 0, landed=False).due
+
+
+def test_slots_that_went_by_are_counted() -> None:
+    _, missed, slots = play(5000, [0, 5000, 21_000, 22_000, 25_000])
+    assert missed == 2
+    assert slots == Slots(5000, 30_000, 25_000)
+
+
+def test_an_event_is_evaluated_at_once_and_moves_no_slot() -> None:
+    _, _, slots = play(5000, [0])
+    verdict = decide(slots, 300, landed=False, event=True)
+    assert verdict.due
+    assert verdict.slots == Slots(5000, 5000, 300)
+
+
+def test_an_event_before_the_first_scrape_begins_the_grid() -> None:
+    verdict = decide(Slots(5000), 300, landed=False, event=True)
+    assert verdict == (True, Slots(5000, 5300, 300), 0, 0)
+
+
+def test_two_events_at_one_time_are_one() -> None:
+    slots = Slots(5000, 5000, 300)
+    assert not decide(slots, 300, landed=False, event=True).due
+
+
+def test_a_clock_that_is_set_back_begins_a_new_grid() -> None:
+    _, _, slots = play(5000, [1_000_000])
+    verdict = decide(slots, 400_000, landed=True, spacing=-600_000)
+    assert verdict == (True, Slots(5000, 405_000, 400_000), 0, 600_000)
+
+
+def test_a_clock_that_slips_back_a_little_is_waited_for() -> None:
+    _, _, slots = play(5000, [1_000_000])
+    assert not decide(slots, 999_500, landed=True, spacing=-500).due
+    assert decide(slots, 1_004_900, landed=True, spacing=1000).due
+
+
+def test_a_clock_that_leaps_ahead_counts_what_it_skipped_and_goes_on() -> None:
+    taken, missed, _ = play(5000, [0, 5000, 3_605_000, 3_606_000, 3_610_000])
+    assert taken == [0, 5000, 3_605_000, 3_610_000]
+    assert missed == 719
