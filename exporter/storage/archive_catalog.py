@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporter.storage.archive_codec import decode_labels, encode_labels
+from exporter.storage.archive_codec import ChunkError, decode_labels, encode_labels
 from exporter.storage.archive_plan import Chunk, in_order
 from exporter.storage.batch import Batch
 from exporter.storage.model import Labels
@@ -44,6 +44,7 @@ class Catalog:
         self.layouts: dict[int, Numbers] = {
             int(number): np.frombuffer(series, "<i8")
             for number, series in connection.execute("SELECT id, series FROM layout")
+            if len(series) % 8 == 0
         }
         self._layouts = {series.tobytes(): number for number, series in self.layouts.items()}
         self._recent: dict[tuple[str, int], tuple[Sequence[Labels], Sequence[bool], int]] = {}
@@ -101,11 +102,13 @@ class Catalog:
         """Label sets and counter flags of a layout; the same objects each time.
 
         Raises:
-            KeyError: the file does not say what its series are.
+            ChunkError: the file does not say what its series are.
         """
         found = self._columns.get(layout)
         if found is None:
-            numbers = self.layouts[layout].tolist()
+            numbers = self.layouts[layout].tolist() if layout in self.layouts else [0]
+            if not all(number in self._labels for number in numbers):
+                raise ChunkError("nothing says whose samples they are")
             found = (
                 [self._labels[number] for number in numbers],
                 [self._counters[number] for number in numbers],
