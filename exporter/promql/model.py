@@ -44,6 +44,15 @@ class String:
     value: str
 
 
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """What an instant query of a bare range selector or subquery gives: each series with its own samples."""
+
+    labels: Sequence[Labels]
+    times: Sequence[I64]  # n arrays
+    values: Sequence[F64]  # n arrays, as long as their times
+
+
 Value = Vector | Scalar | String
 
 

@@ -1,0 +1,100 @@
+"""A compiled expression, evaluated at one time or over a range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from exporter.promql.model import Argument, Budget, Matrix, RangeVector, Scalar, Steps, String, Value, Vector
+from exporter.promql.plan import Evaluation, Kind, Node
+from exporter.promql.reads import Reads
+from exporter.promql.selectors import matrix
+from exporter.storage.model import Labels, Storage
+
+LOOKBACK_MS = 300_000
+"""How old a sample may be and still count: 5 minutes, as in Prometheus."""
+CHUNK = 1000
+"""Steps that are evaluated at once; longer ranges are cut, so that no intermediate matrix grows with the range."""
+
+
+class Query:
+    """An expression that was checked and planned; used by one thread at a time.
+
+    What it learns of label sets it keeps from one evaluation to the next, so a rule keeps its query.
+    """
+
+    __slots__ = ("_root", "expression", "kind", "reads")
+
+    def __init__(self, expression: str, root: Node, reads: tuple[Reads, ...]) -> None:
+        self.expression = expression
+        self.kind: Kind = root.kind
+        self.reads = reads
+        self._root = root
+
+    def instant(
+        self, storage: Storage, at: int, budget: Budget, *, lookback: int = LOOKBACK_MS
+    ) -> Value | Matrix:
+        """The value at one time, in ms; raw samples where the expression is a bare range selector or subquery."""
+        steps = Steps(np.array([at], np.int64), at, at, 0)
+        value = self._root.evaluate(Evaluation(storage, steps, budget, lookback))
+        if isinstance(value, RangeVector):
+            return matrix(value.selection, int(value.lo[0]), int(value.hi[0]))
+        return value
+
+    def range(
+        self,
+        storage: Storage,
+        start: int,
+        end: int,
+        step: int,
+        budget: Budget,
+        *,
+        lookback: int = LOOKBACK_MS,
+    ) -> Value:
+        """The values from start to end, both included, every `step` ms: columns are steps.
+
+        Rows are in no order. ValueError for an expression of another kind than vector or scalar, or a step below 1.
+        """
+        if self.kind not in ("vector", "scalar"):
+            raise ValueError(
+                f'invalid expression type "{SHOWN[self.kind]}" for range query, must be Scalar or instant Vector'
+            )
+        if step < 1 or end < start:
+            raise ValueError(f"a range from {start} to {end} ms in steps of {step} ms has no steps")
+        times = np.arange(start, end + 1, step, dtype=np.int64)
+        kept: dict[int, Argument] = {}
+        parts: list[Value] = []
+        for first in range(0, len(times), CHUNK):
+            steps = Steps(times[first : first + CHUNK], start, end, step)
+            value = self._root.evaluate(Evaluation(storage, steps, budget, lookback, kept))
+            assert not isinstance(value, RangeVector)
+            parts.append(value)
+        return parts[0] if len(parts) == 1 else joined(parts)
+
+
+SHOWN = {"vector": "instant vector", "matrix": "range vector", "scalar": "scalar", "string": "string"}
+
+
+def joined(parts: Sequence[Value]) -> Value:
+    """Chunks of one range, side by side; series that a chunk lacks are absent in it."""
+    if isinstance(parts[0], Scalar):
+        return Scalar(np.concatenate([part.values for part in cast("Sequence[Scalar]", parts)]))
+    if isinstance(parts[0], String):
+        return parts[0]
+    vectors = cast("Sequence[Vector]", parts)
+    places: dict[Labels, int] = {}
+    for vector in vectors:
+        for labels in vector.labels:
+            places.setdefault(labels, len(places))
+    width = sum(vector.values.shape[1] for vector in vectors)
+    values, present = np.zeros((len(places), width)), np.zeros((len(places), width), np.bool_)
+    column = 0
+    for vector in vectors:
+        rows = [places[labels] for labels in vector.labels]
+        end = column + vector.values.shape[1]
+        values[rows, column:end] = vector.values
+        present[rows, column:end] = True if vector.present is None else vector.present
+        column = end
+    return Vector(tuple(places), values, None if present.all() else present)
