@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from listed_series import (
+    EVEN_GAPS,
     NUMBERS,
     VALUES,
     WIDTHS,
@@ -156,7 +157,7 @@ def test_what_is_not_finite_spoils_a_fit_in_its_own_series_only(
     assert_same(table(call(name, at, window(series, at, width))), expected, relative=1e-6, absolute=1e-3)
 
 
-@given(series=several(NUMBERS), at=evaluations(), width=WIDTHS, ahead=st.integers(-100, 4000))
+@given(series=several(NUMBERS, EVEN_GAPS), at=evaluations(), width=WIDTHS, ahead=st.integers(-100, 4000))
 def test_predict_linear_goes_on_from_the_evaluations_time(
     series: dict, at: Steps, width: int, ahead: int
 ) -> None:
