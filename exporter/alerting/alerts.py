@@ -17,8 +17,9 @@ from exporter.alerting.state import Alert, Found, Move, State, Terms, step
 from exporter.alerting.template import QuerySample, Template, TemplateError
 from exporter.promql.model import Budget, QueryError
 from exporter.promql.query import Query
-from exporter.storage.head import Layout, Stream
+from exporter.storage.layout import Layout
 from exporter.storage.model import NAME, Labels
+from exporter.storage.stream import Stream
 
 ALERTS, ALERTS_FOR_STATE = "ALERTS", "ALERTS_FOR_STATE"
 ALERT_NAME, ALERT_STATE = "alertname", "alertstate"

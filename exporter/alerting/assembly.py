@@ -18,7 +18,8 @@ from exporter import promql
 from exporter.alerting.alerts import Alerting
 from exporter.alerting.group import LiveGroup, LiveRule
 from exporter.alerting.rulefile import Group, Rule
-from exporter.storage.head import Head, Stream
+from exporter.storage.head import Head
+from exporter.storage.stream import Stream
 
 STREAM_PREFIX = "rule:"
 

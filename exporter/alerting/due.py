@@ -38,7 +38,8 @@ class Verdict(NamedTuple):
 def decide(slots: Slots, now: int, *, landed: bool, spacing: int = 0, event: bool = False) -> Verdict:
     """Whether a group is evaluated at `now`.
 
-    `landed`: a scrape did, `spacing` after the one before; else only what is late is due. `event`: whatever the grid says.
+    `landed`: a scrape did, `spacing` after the one before; else only what is late is due. `event`: whatever the grid says,
+    and it takes the slot where that has come.
     """
     interval, next_slot, last = slots
     if next_slot is None or last is None:
@@ -48,7 +49,10 @@ def decide(slots: Slots, now: int, *, landed: bool, spacing: int = 0, event: boo
         return Verdict(True, Slots(interval, now + interval, now), set_back=last - now)
     if now <= last:
         return Verdict(False, slots)
-    if now >= next_slot - (_early(interval, spacing) if landed else -_patience(interval)):
+    wanted = next_slot if event else next_slot + _patience(interval)
+    if landed:
+        wanted = next_slot - _early(interval, spacing)
+    if now >= wanted:
         gone = max(0, (now - next_slot) // interval)
         return Verdict(True, Slots(interval, next_slot + (gone + 1) * interval, now), missed=gone)
     if event:

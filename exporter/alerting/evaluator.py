@@ -16,6 +16,7 @@ from exporter.alerting.due import Slots, Verdict, decide, wait
 from exporter.alerting.files import rule_files
 from exporter.alerting.group import Evaluated, LiveGroup
 from exporter.alerting.meters import Meters
+from exporter.alerting.needs import needed
 from exporter.alerting.readers import Footprint, concerned, footprint
 from exporter.alerting.rulefile import Group, RuleFileError, load_rules, read_rule_file
 from exporter.alerting.status import GroupStatus
@@ -26,6 +27,7 @@ from exporter.promql.model import QueryError
 from exporter.settings import RuleSettings
 from exporter.storage.head import Head
 from exporter.storage.model import NAME
+from exporter.storage.retention import Retention
 
 log = structlog.get_logger(__name__)
 
@@ -139,6 +141,11 @@ class Evaluator:
         """All groups with their rules and alerts, in the order of the files."""
         return tuple(group.status() for group in self._groups)
 
+    def retention(self, *, base_ms: int, recorded_ms: int) -> Retention:
+        """What the loaded rules need to be kept: what they read, their own results, and what a restart goes on from."""
+        tolerance = round(self._settings.for_outage_tolerance * 1000)
+        return needed(self._groups, base_ms=base_ms, recorded_ms=recorded_ms, tolerance_ms=tolerance)
+
     def subscribe(self, callback: Callable[[Transition], None]) -> None:
         """Call this for each alert that changes its state, on the event loop, after the evaluation."""
         self._subscribers.append(callback)
@@ -246,7 +253,7 @@ class Evaluator:
             value
             for stream in streams
             for labels in self._head.stream(stream).labels
-            for name, value in labels
+            for name, value in labels or ()
             if name == NAME
         }
 

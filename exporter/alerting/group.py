@@ -22,7 +22,7 @@ from exporter.alerting.status import AlertStatus, GroupStatus, Health, RuleStatu
 from exporter.alerting.transition import Transition
 from exporter.promql.model import QueryError
 from exporter.promql.query import Query
-from exporter.storage.head import Stream
+from exporter.storage.stream import Stream
 
 log = structlog.get_logger(__name__)
 

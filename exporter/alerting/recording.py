@@ -14,8 +14,9 @@ from exporter.alerting.conditions import Conditions, Result, evaluate
 from exporter.alerting.rulefile import Rule
 from exporter.promql.model import Memo, QueryError
 from exporter.promql.query import Query
-from exporter.storage.head import Layout, Stream
+from exporter.storage.layout import Layout
 from exporter.storage.model import NAME, Labels
+from exporter.storage.stream import Stream
 
 if TYPE_CHECKING:
     from exporter.storage.model import F64, Bool

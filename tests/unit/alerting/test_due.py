@@ -96,6 +96,12 @@ def test_an_event_is_evaluated_at_once_and_moves_no_slot() -> None:
     assert verdict.slots == Slots(5000, 5000, 300)
 
 
+def test_an_event_after_a_slot_takes_it() -> None:
+    _, _, slots = play(5000, [0])
+    verdict = decide(slots, 5050, landed=False, event=True)
+    assert verdict == (True, Slots(5000, 10_000, 5050), 0, 0)
+
+
 def test_an_event_before_the_first_scrape_begins_the_grid() -> None:
     verdict = decide(Slots(5000), 300, landed=False, event=True)
     assert verdict == (True, Slots(5000, 5300, 300), 0, 0)
