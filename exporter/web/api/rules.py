@@ -55,7 +55,7 @@ def _filter(
         return (
             kind in ("", rule.kind)
             and (not names or rule.name in names)
-            and (not selectors or any(matches(tuple(rule.labels.items()), one) for one in selectors))
+            and (not selectors or any(matches(rule.labels, one) for one in selectors))
         )
 
     return keep

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 from exporter.promql.model import QueryError
 from exporter.storage.model import Matcher
@@ -16,6 +16,7 @@ _STRING = r'"(?:[^"\\\n]|\\.)*+"|' + r"'(?:[^'\\\n]|\\.)*+'|`[^`]*+`"
 _SELECTOR = re.compile(
     rf"\s*+[a-zA-Z_:][\w:]*+\s*+(?:\{{(?:{_STRING}|[^\"'`{{}}#])*+\}})?\s*+|\s*+\{{(?:{_STRING}|[^\"'`{{}}#])*+\}}\s*+"
 )
+_NOT_EMPTY = re.compile(rf"!=\s*(?:\"\"|''|``)|{_STRING}")
 _NO_CONDITION = "match[] must contain at least one non-empty matcher"
 
 
@@ -37,7 +38,10 @@ def _read(text: str) -> tuple[Matcher, ...]:
     if re.fullmatch(r"\s*\{[\s,]*\}\s*", text):
         raise ApiError("bad_data", _NO_CONDITION)
     try:
-        reads = compile_expression(text).reads
+        # the parser takes `!=""` for a condition that an absent label meets; `=~".+"` says the same
+        reads = compile_expression(
+            _NOT_EMPTY.sub(lambda found: '=~".+"' if found[0].startswith("!=") else found[0], text)
+        ).reads
     except QueryError as error:
         if "non-empty matcher" in str(error):
             raise ApiError("bad_data", _NO_CONDITION) from error
@@ -45,16 +49,8 @@ def _read(text: str) -> tuple[Matcher, ...]:
     return tuple(reads[0].matchers)
 
 
-def matches(labels: Sequence[tuple[str, str]], matchers: Sequence[Matcher]) -> bool:
+def matches(labels: Mapping[str, str], matchers: Iterable[Matcher]) -> bool:
     """Whether one label set fits every matcher."""
-    values = dict(labels)
-    return all(_fits(matcher, values.get(matcher.name, "")) for matcher in matchers)
+    from exporter.storage.matching import test_of
 
-
-def _fits(matcher: Matcher, value: str) -> bool:
-    if matcher.op in ("=", "!="):
-        return (matcher.value == value) is (matcher.op == "=")
-    import re2
-
-    found = re2.fullmatch(f"(?s:{matcher.value})", value) is not None
-    return found is (matcher.op == "=~")
+    return all(test_of(matcher).matches(labels.get(matcher.name, "")) for matcher in matchers)
