@@ -10,14 +10,11 @@ from exporter.storage.model import Labels
 if TYPE_CHECKING:
     from exporter.storage.model import F64, I64
 
-ABSENT_BITS = 0x7FF8000000000A85
-"""A NaN of our own, in a series' column where it had no sample: no page and no arithmetic gives it."""
-
 
 class Batch(NamedTuple):
     """Rows of one stream and one retention class, in the order in which they were appended.
 
-    `values` hold STALE_BITS where a series ended and ABSENT_BITS where it had no sample.
+    `values` hold STALE_BITS where a series ended and ABSENT_BITS (bits.py) where it had no sample.
     """
 
     stream: str

@@ -1,0 +1,150 @@
+"""Taking away from a stream: what is too old, what does not fit into memory, what lies in the future."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exporter.storage.arrays import I32, I64, Bool
+from exporter.storage.bits import are_samples
+from exporter.storage.columns import Columns
+from exporter.storage.segment import Segment, join
+from exporter.storage.stream import SEGMENT_VALUES, Stream
+
+_JOINED_ROWS = 4096
+"""Most rows of a segment that is joined of smaller ones."""
+QUARANTINE_MS = 600_000
+"""How long the slot of a forgotten series stays empty: longer than any query may go on that still knows it."""
+
+
+def trim(stream: Stream, keep: I64, least: int, now_ms: int) -> bool:
+    """Drop what is older than its series are kept; `keep` in milliseconds by slot, `least` the smallest there is.
+
+    Under the stream's lock. True: something went.
+    """
+    rows = stream.open
+    if rows.rows and stream.last_ms is not None and now_ms - stream.last_ms >= least:
+        stream.finish()
+        stream.publish()
+    kept: list[Segment] = []
+    begin: I64 | None = None
+    for place, segment in enumerate(stream.segments):
+        age = now_ms - segment.end_ms
+        if age < least:
+            kept += stream.segments[place:]
+            break
+        if age < _least_kept(segment.columns, keep):
+            kept.append(segment)
+            continue
+        stays: Bool = keep[segment.columns.slots] > age
+        begin = stream.begin.copy() if begin is None else begin
+        begin[segment.columns.slots[~stays]] = segment.stop
+        if stays.any():
+            less = segment.only(stays, kept[-1].columns if kept else None)
+            if kept and _joinable(kept[-1], less):
+                kept[-1] = join(kept[-1], less)
+            else:
+                kept.append(less)
+    if begin is None:
+        return False
+    _arrange(stream, kept, begin)
+    return True
+
+
+def cut(stream: Stream, place: int, columns: Bool) -> None:
+    """Drop some columns of a segment, under the stream's lock; its samples count as cut by the memory limit."""
+    segment = stream.segments[place]
+    stream.dropped["memory_limit"] += segment.lost(columns)
+    begin = stream.begin.copy()
+    begin[segment.columns.slots[columns]] = segment.stop
+    kept = list(stream.segments)
+    if columns.all():
+        del kept[place]
+    else:
+        kept[place] = segment.only(~columns, kept[place - 1].columns if place else None)
+    _arrange(stream, kept, begin)
+
+
+def truncate(stream: Stream, t_ms: int) -> None:
+    """Drop every row after `t_ms`, under the stream's lock; the samples count as lost to a clock step."""
+    if stream.last_ms is None or stream.last_ms <= t_ms:
+        return
+    before = stream.samples
+    stamps = stream.stamps
+    stop = stream.base + int(stamps.searchsorted(t_ms, "right"))
+    stream.finish()
+    kept = []
+    for segment in stream.segments:
+        if segment.stop <= stop:
+            kept.append(segment)
+        elif segment.first < stop:
+            rows = stop - segment.first
+            values = np.ascontiguousarray(segment.matrix()[:rows])
+            end_ms = int(stamps[stop - 1 - stream.base])
+            kept.append(Segment(segment.first, segment.columns, values, end_ms))
+    stream.segments = tuple(kept)
+    stream.turns.drop_from(stop)
+    stream.resets.drop_from(stop)
+    stream.put_stamps(stamps[: stop - stream.base].copy())
+    stream.saved = min(stream.saved, stop)
+    stream.begin = np.minimum(stream.begin, stop)
+    stream.reopen(np.zeros(0, np.int32))
+    stream.publish()
+    stream.reopen(_find_last(stream))
+    stream.publish()
+    stream.last_ms = t_ms if stream.last_ms is None else min(t_ms, stream.last_ms)
+    stream.dropped["clock_step"] += before - stream.samples
+
+
+def unused(stream: Stream) -> list[int]:
+    """Slots of series of which nothing is left; under the stream's lock."""
+    used = np.zeros(len(stream.labels), np.bool_)
+    for columns in {id(one): one for one in stream.all_columns()}.values():
+        used[columns.slots] = True
+    return [slot for slot in np.flatnonzero(~used).tolist() if stream.labels[slot] is not None]
+
+
+def _find_last(stream: Stream) -> I32:
+    """Put each series' last value into `previous`; gives the slots of those that the last row has."""
+    view = stream.view
+    slots = np.arange(len(stream.labels), dtype=np.int32)
+    stream.previous[slots] = np.nan
+    if not len(view.stamps):
+        return slots[:0]
+    last = np.full(len(slots), -1, np.int64)
+    rows, ended, weights = view.turns.between(-1, stream.next_row)
+    last[ended[weights < 0]] = rows[weights < 0] - 1
+    live = are_samples(view.row(slots, stream.next_row - 1))
+    last[live] = stream.next_row - 1
+    there = np.flatnonzero(last >= view.base)
+    values = view.points(slots[there], last[there])
+    sampled = are_samples(values)
+    stream.previous[there[sampled]] = values[sampled]
+    return slots[live]
+
+
+def _arrange(stream: Stream, segments: list[Segment], begin: I64) -> None:
+    stream.segments = tuple(segments)
+    stream.begin = begin
+    first = segments[0].first if segments else stream.open.first
+    stream.turns.drop_before(first)
+    stream.resets.drop_before(first)
+    stream.forget_stamps(first)
+    stream.arranged()
+    stream.publish()
+
+
+def _least_kept(columns: Columns, keep: I64) -> int:
+    known = columns.least_kept
+    if known is None or known[0] is not keep:
+        known = columns.least_kept = keep, int(keep[columns.slots].min())
+    return known[1]
+
+
+def _joinable(before: Segment, after: Segment) -> bool:
+    rows = before.rows + after.rows
+    return (
+        before.columns is after.columns
+        and before.stop == after.first
+        and rows <= _JOINED_ROWS
+        and rows * len(after.columns) <= SEGMENT_VALUES
+    )
