@@ -127,7 +127,9 @@ def _parse_duration(text: str) -> float:
 
 
 def _joined(values: Sequence[Object]) -> str:
-    return sprint([text_of(value) if value is None else value for value in values])
+    return sprint(
+        [text_of(value) if value is None or isinstance(value, Sample) else value for value in values]
+    )
 
 
 def _index(item: Object, *places: Object) -> Object:
@@ -153,7 +155,7 @@ def _element(item: Object, place: Object) -> Object:
         return sequence[place]
     if item is None:
         raise FunctionError("index of untyped nil")
-    raise FunctionError(f"can't index item of type {go_type(item)}")
+    raise FunctionError(f"can't index item of type {go_type(item).lstrip('*')}")
 
 
 def _slice(item: Object, *places: Object) -> Object:
@@ -187,7 +189,13 @@ def _length(item: Object) -> int:
         return len(item)
     if item is None:
         raise FunctionError("reflect: call of reflect.Value.Type on zero Value")
-    raise FunctionError(f"len of type {go_type(item)}")
+    raise FunctionError(f"len of type {go_type(item).lstrip('*')}")
+
+
+def _call(function: Object, *_: Object) -> Object:
+    if function is None:
+        raise FunctionError("call of nil")
+    raise FunctionError(f"non-function {sprint([function])} of type {go_type(function)}")
 
 
 _BASIC = (bool, int, float, str)
@@ -239,6 +247,7 @@ FUNCTIONS: Mapping[str, Signature] = {
     "le": Signature(_less_or_equal, (ANY, ANY)),
     "gt": Signature(lambda first, second: not _less_or_equal(first, second), (ANY, ANY)),
     "ge": Signature(lambda first, second: not _less(first, second), (ANY, ANY)),
+    "call": Signature(_call, (ANY,), ANY),
     "len": Signature(_length, (ANY,)),
     "index": Signature(_index, (ANY,), ANY),
     "slice": Signature(_slice, (ANY,), ANY),

@@ -268,8 +268,6 @@ class _Parser:
                 return
             for _ in range(further + 1):
                 self._next()
-            if sign.kind == "=" and variable.text not in self._variables:
-                raise self._error(variable.at, f"undefined variable {quote_go(variable.text)}")
             pipe.variables.append(nodes.Variable(variable.at, variable.text, []))
             self._variables.append(variable.text)
             if sign.kind != ",":
@@ -299,9 +297,6 @@ class _Parser:
                 continue
             if token.kind == "|":
                 self._next()
-                following = self._skip_space()
-                if following.kind in ("right", ")"):
-                    raise self._error(token.at, "missing command after |")
             elif token.kind not in ("right", ")"):
                 raise self._unexpected(token, "operand")
             break

@@ -29,6 +29,8 @@ class Flags:
     sharp: bool = False
     space: bool = False
     zero: bool = False
+    go_syntax: bool = False
+    """`%#v`"""
     width: int | None = None
     precision: int | None = None
 
@@ -38,7 +40,7 @@ def text_of(value: Object) -> str:
     if value is None:
         return "<no value>"
     if isinstance(value, Sample):
-        return _struct(value)
+        return _struct(value, "v", Flags())
     return _format(value, "v", Flags())
 
 
@@ -168,6 +170,8 @@ class _Printer:
         else:
             value = self._values[self._number]
             self._number += 1
+            if verb == "v":
+                flags.go_syntax, flags.sharp, flags.plus = flags.sharp, False, False
             self._add(_format(value, verb, flags))
 
     def _index(self) -> bool:
@@ -211,12 +215,12 @@ class _Printer:
 def _format(value: Object, verb: str, flags: Flags) -> str:
     """One value under one verb."""
     if verb == "T":
-        return _pad(go_type(value), flags)
+        return _pad(go_type(value)[: flags.precision], flags)
     if value is None:
         return _pad("<nil>", flags) if verb == "v" else f"%!{verb}(<nil>)"
     shown = _by_kind(value, verb, flags)
     if shown is None:
-        return f"%!{verb}({go_type(value)}={_format(value, 'v', Flags())})"
+        return f"%!{verb}({go_type(value)}={_format(value, 'v', flags)})"
     return shown
 
 
@@ -239,20 +243,20 @@ def _by_kind(value: Object, verb: str, flags: Flags) -> str | None:
     if isinstance(value, dict):
         return _map(value, verb, flags)
     if isinstance(value, Samples):
-        return _bounded(["[", " ".join(f"&{_struct(sample)}" for sample in value), "]"])
+        return _bounded(["[", " ".join(_format(sample, verb, flags) for sample in value), "]"])
     if isinstance(value, Sample):
-        return f"&{_struct(value)}"
+        return f"&{_struct(value, verb, flags)}"
     if isinstance(value, Root):
         return "{" + " ".join(_format(part, verb, flags) for part in value.fields.values()) + "}"
     return None
 
 
-def _struct(sample: Sample) -> str:
-    return f"{{{_map(dict(sample.labels), 'v', Flags())} {_format(sample.value, 'v', Flags())}}}"
+def _struct(sample: Sample, verb: str, flags: Flags) -> str:
+    return f"{{{_map(dict(sample.labels), verb, flags)} {_format(sample.value, verb, flags)}}}"
 
 
 def _map(entries: dict[str, Object] | dict[str, str], verb: str, flags: Flags) -> str:
-    go_syntax = verb == "v" and flags.sharp
+    go_syntax = verb == "v" and flags.go_syntax
     parts = [
         f"{_format(key, verb, flags)}:{_format(value, verb, flags)}" for key, value in sorted(entries.items())
     ]
@@ -270,7 +274,7 @@ def _pad(text: str, flags: Flags) -> str:
 
 
 def _string(text: str, verb: str, flags: Flags) -> str | None:
-    quoted = verb == "q" or (verb == "v" and flags.sharp)
+    quoted = verb == "q" or (verb == "v" and flags.go_syntax)
     if verb in "svq" and flags.precision is not None:
         text = text[: flags.precision]
     if quoted:
@@ -319,7 +323,7 @@ def _integer(value: int, verb: str, flags: Flags) -> str | None:
     sign = "-" if value < 0 else "+" if flags.plus else " " if flags.space else ""
     prefix = ""
     if verb == "O":
-        prefix = "0o"
+        prefix = "0o0" if flags.sharp else "0o"
     elif flags.sharp:
         prefix = {"b": "0b", "o": "" if digits.startswith("0") else "0", "x": "0x", "X": "0X"}.get(verb, "")
     if flags.zero and flags.precision is None and not flags.minus and flags.width is not None:
@@ -353,7 +357,7 @@ def _float(value: float, verb: str, flags: Flags) -> str | None:
 
 def _digits_of(value: float, verb: str, flags: Flags) -> str:
     precision = flags.precision
-    alternate = "#" if flags.sharp and verb != "v" else ""
+    alternate = "#" if flags.sharp else ""
     match verb:
         case "f" | "F" | "e" | "E":
             return (
@@ -369,7 +373,7 @@ def _digits_of(value: float, verb: str, flags: Flags) -> str:
     if precision is not None:
         return f"%{alternate}.{min(precision, 5000)}{verb.replace('v', 'g')}" % value
     if alternate:
-        return f"%#.{max(6, len(_shortest(value)[0]))}{verb}" % value
+        return f"%#.{max(6, len(_shortest(value)[0]))}{verb.replace('v', 'g')}" % value
     shown = format_float(value)
     return shown.upper() if verb == "G" else shown
 
