@@ -97,24 +97,24 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def connect_reading(path: Path) -> sqlite3.Connection:
-    """A file that cannot be written, for what it holds.
+def connect_reading(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
+    """A file that cannot be written, or a damaged one, for what it holds.
 
     Raises:
         FileError: why not.
     """
     with translated():
         try:
-            return _connect_reading(path, "mode=ro")
+            return _connect_reading(path, "mode=ro", damaged)
         except sqlite3.Error:
             # A log needs shared memory beside the file, and here none can be made. After a proper close there is no log.
             log = path.with_name(path.name + "-wal")
             if log.exists() and log.stat().st_size:
                 raise
-            return _connect_reading(path, "immutable=1")
+            return _connect_reading(path, "immutable=1", damaged)
 
 
-def _connect_reading(path: Path, how: str) -> sqlite3.Connection:
+def _connect_reading(path: Path, how: str, damaged: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?{how}",
         timeout=LOCK_TIMEOUT_SECONDS,
@@ -123,6 +123,9 @@ def _connect_reading(path: Path, how: str) -> sqlite3.Connection:
         uri=True,
     )
     try:
+        if damaged:
+            # Reads a file that is shorter than its header says, instead of refusing all of it.
+            connection.execute("PRAGMA writable_schema = ON")
         if (
             _pragma(connection, "application_id") != APPLICATION_ID
             or _pragma(connection, "user_version") != VERSION

@@ -102,7 +102,7 @@ def _groups(chunks: Sequence[Chunk], series: Mapping[int, NDArray[np.int64]]) ->
         total = grown * (rows + chunk.rows)
         if group and (
             total * 8 > LARGEST_CHUNK
-            or total > 2 * (cells + of_chunk) + 4096
+            or total > 2 * (cells + of_chunk) + 1024
             or chunk.last - group[0].first > chunk.keep // 4
         ):
             yield tuple(group)

@@ -20,10 +20,8 @@ def rescue(damaged: Path, connection: sqlite3.Connection) -> int:
     Raises:
         FileError, sqlite3.Error: nothing can be read, or the new file cannot be written.
     """
-    source = connect_reading(damaged)
+    source = connect_reading(damaged, damaged=True)
     try:
-        # Reads a file that is shorter than its header says, instead of refusing all of it.
-        source.execute("PRAGMA writable_schema = ON")
         tables = {
             "stream": list(source.execute("SELECT id, name FROM stream")),
             "series": [
