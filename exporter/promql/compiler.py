@@ -11,7 +11,9 @@ import re2
 from exporter.promql.aggregate import REDUCERS, Aggregation, Grouping, Quantile
 from exporter.promql.arithmetic import SETS
 from exporter.promql.calls import Call
+from exporter.promql.explain import in_place
 from exporter.promql.functions import FUNCTIONS
+from exporter.promql.lexer import quoted
 from exporter.promql.matching import Cardinality, Matching, VectorOperation
 from exporter.promql.model import QueryError
 from exporter.promql.operators import MixedOperation, Negative, ScalarOperation
@@ -22,7 +24,7 @@ from exporter.promql.reads import Reads
 from exporter.promql.selectors import RangeSelector, SampleTimes, VectorSelector, When
 from exporter.promql.sets import SetOperation
 from exporter.promql.subquery import Subquery
-from exporter.promql.syntax import Parsed, at, parse
+from exporter.promql.syntax import Parsed, parse
 from exporter.storage.model import NAME, Matcher
 
 SCALARS = frozenset({"pi", "scalar", "time"})
@@ -67,10 +69,10 @@ class _Builder:
         return self._makers[type(tree)](tree)
 
     def _string(self, index: str) -> str:
-        return self.parsed.strings[int(index)]
+        return self.parsed.strings[int(index)].value
 
     def _label(self, name: str) -> str:
-        """A label's name: names stand for themselves, quoted ones are in the table."""
+        """A label's name in a matcher: names stand for themselves, quoted ones are in the table."""
         return self._string(name) if name.isdigit() else name
 
     def _milliseconds(self, given: Any) -> int:
@@ -93,16 +95,15 @@ class _Builder:
     def _matchers(self, tree: Any) -> tuple[Matcher, ...]:
         found = [Matcher(NAME, "=", tree.name)] if tree.name is not None else []
         for one in tree.matchers.matchers:
-            name = self._label(one.name)
-            matcher = Matcher(
-                name, next(written for op, written in _OPERATORS if op == one.op), self._string(one.value)
-            )
-            if matcher.op in ("=~", "!~"):
-                check_regex(matcher.value, self.expression, self.parsed.places[int(one.value)])
-            found.append(matcher)
+            text = self.parsed.strings[int(one.value)]
+            operator = cast('Literal["=", "!=", "=~", "!~"]', text.operator or "=")
+            if operator in ("=~", "!~"):
+                check_regex(text.value, self.expression, text.position)
+            found.append(Matcher(self._label(one.name), operator, text.value))
         if tree.name is None and all(map(matches_nothing, found)):
-            raise QueryError(
-                "bad_data", "parse error: vector selector must contain at least one non-empty matcher"
+            position = self.parsed.strings[int(tree.matchers.matchers[0].value)].position
+            raise in_place(
+                self.expression, position, "vector selector must contain at least one non-empty matcher"
             )
         return tuple(found)
 
@@ -156,13 +157,13 @@ class _Builder:
         names: tuple[str, ...] = ()
         if modifier.matching is not None:
             on = modifier.matching.type == syntax_tree.LabelModifierType.Include
-            names = tuple(map(self._label, modifier.matching.labels))
-        include = tuple(map(self._label, modifier.group_labels or ()))
-        for name in include:
+            names = tuple(map(self._string, modifier.matching.labels))
+        indices = modifier.group_labels or ()
+        include = tuple(map(self._string, indices))
+        for index, name in zip(indices, include, strict=True):
             if on and name in names:
-                raise QueryError(
-                    "bad_data", f'parse error: label "{name}" must not occur in ON and GROUP clause at once'
-                )
+                said = f"label {quoted(name)} must not occur in ON and GROUP clause at once"
+                raise in_place(self.expression, self.parsed.strings[int(index)].position, said)
         cardinality: Cardinality = "one-to-one"
         if modifier.card == syntax_tree.VectorMatchCardinality.ManyToOne:
             cardinality = "many-to-one"
@@ -174,7 +175,7 @@ class _Builder:
         operator = str(tree.op)
         grouping = Grouping()
         if tree.modifier is not None:
-            names = frozenset(map(self._label, tree.modifier.labels))
+            names = frozenset(map(self._string, tree.modifier.labels))
             grouping = Grouping(names, tree.modifier.type == syntax_tree.AggModifierType.Without)
         parameter = self.node(tree.param) if tree.param is not None else None
         part = self.node(tree.expr)
@@ -206,14 +207,6 @@ class _Builder:
         return call
 
 
-_OPERATORS: tuple[tuple[Any, Literal["=", "!=", "=~", "!~"]], ...] = (
-    (syntax_tree.MatchOp.Equal, "="),
-    (syntax_tree.MatchOp.NotEqual, "!="),
-    (syntax_tree.MatchOp.Re, "=~"),
-    (syntax_tree.MatchOp.NotRe, "!~"),
-)
-
-
 def check_regex(pattern: str, expression: str, position: int) -> None:
     """QueryError for what is no regular expression in RE2's syntax."""
     try:
@@ -221,7 +214,7 @@ def check_regex(pattern: str, expression: str, position: int) -> None:
     except re2.error as error:
         said = error.args[0]
         said = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-        raise at(expression, position, f"error parsing regexp: {said}") from error
+        raise in_place(expression, position, f"error parsing regexp: {said}") from error
 
 
 def _regex(pattern: str) -> Any:
