@@ -201,7 +201,9 @@ class Api:
 
         def work() -> Answer:
             everything = self._store.series((), MIN_MS, MAX_MS)
-            return success(status.statistics(everything, None, None, call.form), gzip=call.gzip)
+            newest = int(self._clock() * 1000)
+            found = status.statistics(everything, self._store.stats().oldest_ms, newest, call.form)
+            return success(found, gzip=call.gzip)
 
         return await self._look_up(work)
 

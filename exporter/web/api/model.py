@@ -50,6 +50,14 @@ class ApiError(Exception):
         return STATUS[self.kind]
 
 
+class Figures(Protocol):
+    """What a store tells of itself, as far as the API shows it."""
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """When the first sample was taken, in milliseconds."""
+
+
 class Store(Storage, Protocol):
     """The samples; every method may be called from several threads. Windows `(lo, hi]` in milliseconds."""
 
@@ -61,6 +69,10 @@ class Store(Storage, Protocol):
 
     def label_values(self, name: str, matchers: Sequence[Matcher], lo: int, hi: int) -> Sequence[str]:
         """The values of one label among these series; no matchers: of all."""
+
+
+    def stats(self) -> Figures:
+        """Figures about what is held."""
 
 
 class Compiled(Protocol):

@@ -103,4 +103,7 @@ def pretty(expression: str, shelf: Shelf) -> str:
     check(expression, shelf)
     import promql_parser
 
-    return promql_parser.parse(expression).prettify()
+    try:
+        return str(promql_parser.parse(expression).prettify())
+    except ValueError as error:  # there are expressions that only our compiler reads
+        raise invalid("query", str(error)) from error

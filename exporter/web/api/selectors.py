@@ -51,6 +51,6 @@ def _read(text: str) -> tuple[Matcher, ...]:
 
 def matches(labels: Mapping[str, str], matchers: Iterable[Matcher]) -> bool:
     """Whether one label set fits every matcher."""
-    from exporter.storage.matching import test_of
+    from exporter.storage.matching import condition_of
 
-    return all(test_of(matcher).matches(labels.get(matcher.name, "")) for matcher in matchers)
+    return all(condition_of(matcher).matches(labels.get(matcher.name, "")) for matcher in matchers)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from exporter.promql.subquery import MatrixSelection
-from exporter.storage.matching import test_of as tester
+from exporter.storage.matching import condition_of
 from exporter.storage.model import Labels, Matcher
 
 
@@ -40,5 +40,5 @@ class StoreOfRows:
         return [
             key
             for key in self.rows
-            if all(tester(matcher).matches(dict(key).get(matcher.name, "")) for matcher in matchers)
+            if all(condition_of(matcher).matches(dict(key).get(matcher.name, "")) for matcher in matchers)
         ]
