@@ -53,8 +53,8 @@ FUNCTIONS: Mapping[str, Function] = {
 }
 """By name. Of `timestamp(selector)` the argument is a vector of the samples' times in seconds (see `timestamp`)."""
 
-_NATIVE = "it works on native histograms, which are not supported"
-_EXPERIMENTAL = "it is an experimental function, which are not supported"
+_NATIVE = "native histograms are not supported"
+_EXPERIMENTAL = "experimental functions are not supported"
 
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(

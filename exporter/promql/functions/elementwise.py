@@ -79,10 +79,20 @@ def clamp_max(call: CallSite, arguments: Sequence[Argument]) -> Vector:
 
 
 def _clamped(call: CallSite, given: Vector, least: F64, most: F64) -> Vector:
-    values = np.maximum(least, np.minimum(most, given.values))
+    values = _larger(least, _smaller(most, given.values))
     present = given.present
     crossed = most < least
     if crossed.any():
         kept = np.broadcast_to(~crossed, values.shape)
         present = all_or(kept if present is None else kept & present)
     return without_name(call, given.labels, values, present)
+
+
+def _smaller(bound: F64, values: F64) -> F64:
+    """As Go's math.Min: NaN if either is, but nothing is smaller than -Inf."""
+    return np.where(bound == -np.inf, bound, np.minimum(bound, values))
+
+
+def _larger(bound: F64, values: F64) -> F64:
+    """As Go's math.Max: NaN if either is, but nothing is larger than +Inf."""
+    return np.where(bound == np.inf, bound, np.maximum(bound, values))

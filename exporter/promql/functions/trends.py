@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from exporter.storage.model import F64, I64
 
 
+_LOOPED = 1 << 19
+"""Samples smoothed at once: that goes from time to time in Python, so the more series at each the better."""
+
+
 def deriv(call: CallSite, arguments: Sequence[Argument]) -> Vector:
     """The slope, per second, of the line through the window's samples."""
 
@@ -73,7 +77,7 @@ def double_exponential_smoothing(call: CallSite, arguments: Sequence[Argument]) 
         _check("trend", trend[step])
         return _holt(group.values, smoothing[step], trend[step])
 
-    return over_windows(call, window(arguments), smoothed, least=2)
+    return over_windows(call, window(arguments), smoothed, least=2, at_once=_LOOPED)
 
 
 def _holt(values: F64, smoothing: float, trend: float) -> F64:

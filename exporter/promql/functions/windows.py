@@ -15,15 +15,20 @@ from exporter.storage.model import Samples
 if TYPE_CHECKING:
     from exporter.storage.model import F64
 
-AT_ONCE = 1 << 19
-"""Samples that are worked on in one go: each call into NumPy stays short, and what it needs beside them small."""
+AT_ONCE = 1 << 14
+"""Samples that are worked on in one go: what is made of them on the way fits in the processor's cache."""
 
 OfSamples = Callable[[int, Samples], "F64"]
 """What a step's window comes to: the step and a group of k series with their samples in, k values out."""
 
 
-def over_windows(call: CallSite, asked: RangeVector, of: OfSamples, *, least: int = 1) -> Vector:
-    """`of` each window; a series with fewer than `least` samples in it has no value there."""
+def over_windows(
+    call: CallSite, asked: RangeVector, of: OfSamples, *, least: int = 1, at_once: int | None = None
+) -> Vector:
+    """`of` each window; a series with fewer than `least` samples in it has no value there.
+
+    `at_once`: about how many samples `of` gets in one call, instead of AT_ONCE; a series is never cut.
+    """
     labels = asked.selection.labels
     values = np.zeros((len(labels), len(asked.hi)))
     present = np.zeros(values.shape, dtype=np.bool_)
@@ -32,21 +37,21 @@ def over_windows(call: CallSite, asked: RangeVector, of: OfSamples, *, least: in
             for group in asked.selection.samples(lo, hi):
                 if len(group.times) < least:
                     continue
-                for part in parts(group):
+                for part in parts(group, at_once or AT_ONCE):
                     call.budget.spend(part.values.size)
                     values[part.rows, step] = of(step, part)
                     present[part.rows, step] = True
     return without_name(call, labels, values, all_or(present))
 
 
-def parts(group: Samples) -> Iterator[Samples]:
+def parts(group: Samples, at_once: int) -> Iterator[Samples]:
     """The group, cut between series where it is large."""
-    at_once = max(1, AT_ONCE // len(group.times))
-    if len(group.rows) <= at_once:
+    rows = max(1, at_once // len(group.times))
+    if len(group.rows) <= rows:
         yield group
         return
-    for start in range(0, len(group.rows), at_once):
-        cut = slice(start, start + at_once)
+    for start in range(0, len(group.rows), rows):
+        cut = slice(start, start + rows)
         yield Samples(group.rows[cut], group.times, group.values[cut])
 
 

@@ -86,6 +86,14 @@ def test_clamp_keeps_values_between_bounds_and_nan_as_it_is() -> None:
     assert_same(table(call("clamp_max", at, given, 6)), {A: [1.0, 5.0, 6.0, NAN]})
 
 
+def test_nothing_passes_an_infinite_bound_not_even_nan() -> None:
+    at = steps(0, 1000)
+    given = vector({X: [1.0, NAN]})
+    assert_same(table(call("clamp_min", at, given, INF)), {A: [INF, INF]})
+    assert_same(table(call("clamp_max", at, given, -INF)), {A: [-INF, -INF]})
+    assert_same(table(call("clamp_min", at, given, -INF)), {A: [1.0, NAN]})
+
+
 def test_clamp_between_crossed_bounds_is_nothing() -> None:
     at = steps(0, 1000, 2000)
     given = vector({X: [1.0, 5.0, None]})
