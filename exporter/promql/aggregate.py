@@ -74,10 +74,10 @@ class Aggregation:
     grouping: Grouping
     memo: Memo = field(default_factory=Memo)
     kind: Kind = "vector"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.part.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.part.invariant
 
     def evaluate(self, run: Evaluation) -> Vector:
         vector = self.part.evaluate(run)
@@ -103,7 +103,7 @@ def _sum(values: F64, present: Bool | None, counts: F64, groups: Groups) -> F64:
     """Sums of each group; rounding errors are made up for where terms cancel, as Prometheus' Kahan summation does."""
     terms = values if present is None else np.where(present, values, 0.0)
     total: F64 = np.add.reduceat(terms, groups.starts, axis=0)
-    if len(terms) > len(total) and terms.min() < 0:  # only terms of unlike signs cancel
+    if len(terms) > len(total) and (terms < 0).any():  # only terms of unlike signs cancel
         size = np.add.reduceat(np.abs(terms), groups.starts, axis=0)
         for group, step in np.argwhere(size > _CANCELLED * np.abs(total)):
             if math.isfinite(size[group, step]):
@@ -181,10 +181,10 @@ class Quantile:
     grouping: Grouping
     memo: Memo = field(default_factory=Memo)
     kind: Kind = "vector"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.part.invariant and self.parameter.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.part.invariant and self.parameter.invariant
 
     def evaluate(self, run: Evaluation) -> Vector:
         level, vector = self.parameter.evaluate(run), self.part.evaluate(run)

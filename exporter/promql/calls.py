@@ -40,16 +40,18 @@ class Call:
     matchers: tuple[Matcher, ...] | None
     memo: Memo = field(default_factory=Memo)
     unique_memo: Memo = field(default_factory=Memo)
+    invariant: bool = field(init=False)
+    _ranged: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.name not in TIMELY and all(argument.invariant for argument in self.arguments)
+    def __post_init__(self) -> None:
+        self.invariant = self.name not in TIMELY and all(one.invariant for one in self.arguments)
+        self._ranged = any(argument.kind == "matrix" for argument in self.arguments)
 
     def evaluate(self, run: Evaluation) -> Value:
+        run.budget.spend(0)
         given = [argument.evaluate(run) for argument in self.arguments]
         site = CallSite(self.name, run.steps, self.memo, run.budget, self.matchers)
         value = self.function(site, given)
         if isinstance(value, Vector):
-            ranged = any(argument.kind == "matrix" for argument in self.arguments)
-            return unique(value, self.unique_memo, apart=not ranged)
+            return unique(value, self.unique_memo, apart=not self._ranged)
         return value

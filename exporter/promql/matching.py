@@ -6,15 +6,15 @@ checked per step, and only where several series share a signature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from exporter.promql.arithmetic import ARITHMETIC, COMPARISONS, calculate
 from exporter.promql.labels import drop, drop_name, get, keep, merged, show
-from exporter.promql.model import Memo, QueryError, Vector
+from exporter.promql.model import Budget, Memo, QueryError, Vector
 from exporter.promql.plan import Evaluation, Kind, Node
 from exporter.promql.unique import unique
 from exporter.storage.model import NAME, Labels
@@ -47,46 +47,88 @@ class Matching:
         return merged(labels, [(name, get(one, name)) for name in self.include]) if self.include else labels
 
 
+class Crowds(NamedTuple):
+    """Rows of which at most one may be there at a step: k crowds, one after the other."""
+
+    rows: I64
+    starts: I64  # [k] places in `rows`
+
+    def crowded(self, present: Bool) -> Bool:
+        """Where [k, s] more than one of a crowd is there."""
+        result: Bool = np.add.reduceat(present[self.rows], self.starts, axis=0, dtype=np.int64) > 1
+        return result
+
+
+def crowds(groups: Iterable[Sequence[int]]) -> Crowds | None:
+    """The groups of more than one row; None where there are none."""
+    large = [rows for rows in groups if len(rows) > 1]
+    if not large:
+        return None
+    sizes = np.array([len(rows) for rows in large], np.int64)
+    return Crowds(np.array([row for rows in large for row in rows], np.int64), np.cumsum(sizes) - sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The "one" side, by signature."""
+
+    rows: dict[Labels, list[int]]
+    crowds: Crowds | None
+
+
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """The pairs of rows that have the same signature, and where more than one row has it."""
+    """The pairs of rows that have the same signature."""
 
     many: I64  # [p] rows of the many (or left) side
     one: I64  # [p] rows of the other side
     labels: tuple[Labels, ...]  # p results
-    signatures: I64  # [p]
-    crowded_one: tuple[I64, ...]  # rows of the "one" side that share a signature, for each such signature
-    crowded_pairs: tuple[I64, ...]
+    crowds: Crowds | None
     """Pairs that must not both be there: of one signature, or, in many-to-one, with the same result besides."""
     whole: bool
     """Whether `many` is every row of its side, in order."""
 
 
-def pairing(many: Sequence[Labels], one: Sequence[Labels], matching: Matching, *, nameless: bool) -> Pairing:
-    """All pairs, in the order of the many side."""
+def one_side(labels: Sequence[Labels], matching: Matching) -> Side:
+    """The rows of each signature."""
     rows: dict[Labels, list[int]] = {}
-    for row, labels in enumerate(one):
-        rows.setdefault(matching.signature(labels), []).append(row)
-    pairs: list[tuple[int, int, Labels]] = []
+    for row, one in enumerate(labels):
+        rows.setdefault(matching.signature(one), []).append(row)
+    return Side(rows, crowds(rows.values()))
+
+
+def pairing(
+    many: Sequence[Labels],
+    one: Sequence[Labels],
+    side: Side,
+    matching: Matching,
+    budget: Budget,
+    *,
+    nameless: bool,
+) -> Pairing:
+    """All pairs, in the order of the many side; QueryError where the budget ends first."""
+    first: list[int] = []
+    second: list[int] = []
+    labels: list[Labels] = []
     together: dict[tuple[Labels, Labels | None], list[int]] = {}
-    places: dict[Labels, int] = {}
-    signatures: list[int] = []
-    for row, labels in enumerate(many):
-        signature = matching.signature(labels)
-        for other in rows.get(signature, ()):
-            result = matching.result(labels, one[other], nameless=nameless)
+    for row, mine in enumerate(many):
+        signature = matching.signature(mine)
+        partners = side.rows.get(signature, ())
+        if len(partners) > 1:
+            budget.spend(len(partners))
+        for other in partners:
+            result = matching.result(mine, one[other], nameless=nameless)
             clash = None if matching.cardinality == "one-to-one" else result
-            together.setdefault((signature, clash), []).append(len(pairs))
-            signatures.append(places.setdefault(signature, len(places)))
-            pairs.append((row, other, result))
+            together.setdefault((signature, clash), []).append(len(first))
+            first.append(row)
+            second.append(other)
+            labels.append(result)
     return Pairing(
-        np.array([row for row, _, _ in pairs], np.int64),
-        np.array([other for _, other, _ in pairs], np.int64),
-        tuple(result for _, _, result in pairs),
-        np.array(signatures, np.int64),
-        tuple(np.array(shared) for shared in rows.values() if len(shared) > 1),
-        tuple(np.array(shared) for shared in together.values() if len(shared) > 1),
-        [row for row, _, _ in pairs] == list(range(len(many))),
+        np.array(first, np.int64),
+        np.array(second, np.int64),
+        tuple(labels),
+        crowds(together.values()),
+        first == list(range(len(many))),
     )
 
 
@@ -95,32 +137,36 @@ def everywhere(vector: Vector) -> Bool:
     return np.ones(vector.values.shape, np.bool_) if vector.present is None else vector.present
 
 
-def refuse_crowds(pairs: Pairing, many: Vector, one: Vector, matching: Matching) -> None:
-    """QueryError where, at some step, several samples of the "one" side match, or several pairs give one result."""
-    here, there = everywhere(many), everywhere(one)
-    both = here.any(axis=0) & there.any(axis=0)
-    for rows in pairs.crowded_one:
-        crowded = (there[rows].sum(axis=0) > 1) & both
-        if crowded.any():
-            step = int(np.argmax(crowded))
-            first, second = [one.labels[row] for row in rows[there[rows, step]]][:2]
-            signature = matching.signature(first)
-            side = "left" if matching.cardinality == "one-to-many" else "right"
-            shown = ", ".join(sorted((show(first), show(second))))
-            raise QueryError(
-                "execution",
-                f"found duplicate series for the match group {show(signature)} on the {side} hand-side of the "
-                f"operation: [{shown}];many-to-many matching not allowed: matching labels must be unique on one side",
-            )
-    for places in pairs.crowded_pairs:
-        held = here[pairs.many[places]] & there[pairs.one[places]]
-        if (held.sum(axis=0) > 1).any():
-            raise QueryError(
-                "execution",
-                "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
-                if matching.cardinality == "one-to-one"
-                else "multiple matches for labels: grouping labels must ensure unique matches",
-            )
+def refuse_duplicates(side: Crowds, many: Vector, one: Vector, matching: Matching) -> None:
+    """QueryError where, at some step, two samples of the "one" side have the same signature."""
+    there = everywhere(one)
+    crowded = side.crowded(there) & everywhere(many).any(axis=0)
+    if not crowded.any():
+        return
+    which, step = (int(one) for one in np.argwhere(crowded)[0])
+    end = side.starts[which + 1] if which + 1 < len(side.starts) else len(side.rows)
+    rows = [row for row in side.rows[side.starts[which] : end].tolist() if there[row, step]]
+    first, second = (one.labels[row] for row in rows[:2])
+    shown = ", ".join(sorted((show(first), show(second))))
+    hand = "left" if matching.cardinality == "one-to-many" else "right"
+    raise QueryError(
+        "execution",
+        f"found duplicate series for the match group {show(matching.signature(first))} on the {hand} hand-side of the "
+        f"operation: [{shown}];many-to-many matching not allowed: matching labels must be unique on one side",
+    )
+
+
+def refuse_many_matches(pairs: Pairing, many: Vector, one: Vector, matching: Matching) -> None:
+    """QueryError where, at some step, several pairs give one result."""
+    assert pairs.crowds is not None
+    held = everywhere(many)[pairs.many] & everywhere(one)[pairs.one]
+    if pairs.crowds.crowded(held).any():
+        raise QueryError(
+            "execution",
+            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
+            if matching.cardinality == "one-to-one"
+            else "multiple matches for labels: grouping labels must ensure unique matches",
+        )
 
 
 @dataclass(slots=True)
@@ -134,10 +180,10 @@ class VectorOperation:
     as_bool: bool
     memo: Memo = field(default_factory=Memo)
     kind: Kind = "vector"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.left.invariant and self.right.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.left.invariant and self.right.invariant
 
     def evaluate(self, run: Evaluation) -> Vector:
         left, right = self.left.evaluate(run), self.right.evaluate(run)
@@ -145,13 +191,16 @@ class VectorOperation:
         swapped = self.matching.cardinality == "one-to-many"
         many, one = (right, left) if swapped else (left, right)
         nameless = self.as_bool or self.operator in ARITHMETIC
+        side = self.memo.of("side", (one.labels,), lambda: one_side(one.labels, self.matching))
+        if side.crowds is not None:
+            refuse_duplicates(side.crowds, many, one, self.matching)
         pairs = self.memo.of(
             "pairs",
             (many.labels, one.labels),
-            lambda: pairing(many.labels, one.labels, self.matching, nameless=nameless),
+            lambda: pairing(many.labels, one.labels, side, self.matching, run.budget, nameless=nameless),
         )
-        if pairs.crowded_one or pairs.crowded_pairs:
-            refuse_crowds(pairs, many, one, self.matching)
+        if pairs.crowds is not None:
+            refuse_many_matches(pairs, many, one, self.matching)
         run.budget.spend(pairs.many.size * len(run.steps.times))
         first = many.values if pairs.whole else many.values[pairs.many]
         second = one.values[pairs.one]

@@ -26,14 +26,14 @@ class Negative:
 
     part: Node
     memo: Memo = field(default_factory=Memo)
+    invariant: bool = field(init=False)
 
     @property
     def kind(self) -> Kind:
         return self.part.kind
 
-    @property
-    def invariant(self) -> bool:
-        return self.part.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.part.invariant
 
     def evaluate(self, run: Evaluation) -> Value:
         value = self.part.evaluate(run)
@@ -51,10 +51,10 @@ class ScalarOperation:
     left: Node
     right: Node
     kind: Kind = "scalar"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.left.invariant and self.right.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.left.invariant and self.right.invariant
 
     def evaluate(self, run: Evaluation) -> Value:
         left, right = self.left.evaluate(run), self.right.evaluate(run)
@@ -76,10 +76,10 @@ class MixedOperation:
     as_bool: bool
     memo: Memo = field(default_factory=Memo)
     kind: Kind = "vector"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.left.invariant and self.right.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.left.invariant and self.right.invariant
 
     def evaluate(self, run: Evaluation) -> Vector:
         left, right = self.left.evaluate(run), self.right.evaluate(run)

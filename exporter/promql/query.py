@@ -7,7 +7,17 @@ from typing import cast
 
 import numpy as np
 
-from exporter.promql.model import Argument, Budget, Matrix, RangeVector, Scalar, Steps, String, Value, Vector
+from exporter.promql.model import (
+    Argument,
+    Budget,
+    Matrix,
+    QueryError,
+    RangeVector,
+    Scalar,
+    Steps,
+    Value,
+    Vector,
+)
 from exporter.promql.plan import Evaluation, Kind, Node
 from exporter.promql.reads import Reads
 from exporter.promql.selectors import matrix
@@ -55,14 +65,17 @@ class Query:
     ) -> Value:
         """The values from start to end, both included, every `step` ms: columns are steps.
 
-        Rows are in no order. ValueError for an expression of another kind than vector or scalar, or a step below 1.
+        Rows are in no order. QueryError for an expression of another kind than vector or scalar; ValueError for a step
+        below 1, or an end before the start.
         """
         if self.kind not in ("vector", "scalar"):
-            raise ValueError(
-                f'invalid expression type "{SHOWN[self.kind]}" for range query, must be Scalar or instant Vector'
+            raise QueryError(
+                "bad_data",
+                f'invalid expression type "{_SHOWN[self.kind]}" for range query, must be Scalar or instant Vector',
             )
         if step < 1 or end < start:
             raise ValueError(f"a range from {start} to {end} ms in steps of {step} ms has no steps")
+        budget.spend((end - start) // step + 1)
         times = np.arange(start, end + 1, step, dtype=np.int64)
         kept: dict[int, Argument] = {}
         parts: list[Value] = []
@@ -74,15 +87,13 @@ class Query:
         return parts[0] if len(parts) == 1 else joined(parts)
 
 
-SHOWN = {"vector": "instant vector", "matrix": "range vector", "scalar": "scalar", "string": "string"}
+_SHOWN = {"vector": "instant vector", "matrix": "range vector", "scalar": "scalar", "string": "string"}
 
 
 def joined(parts: Sequence[Value]) -> Value:
     """Chunks of one range, side by side; series that a chunk lacks are absent in it."""
     if isinstance(parts[0], Scalar):
         return Scalar(np.concatenate([part.values for part in cast("Sequence[Scalar]", parts)]))
-    if isinstance(parts[0], String):
-        return parts[0]
     vectors = cast("Sequence[Vector]", parts)
     places: dict[Labels, int] = {}
     for vector in vectors:

@@ -34,10 +34,10 @@ class Rank:
     memo: Memo = field(default_factory=Memo)
     orders: Memo = field(default_factory=Memo)
     kind: Kind = "vector"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.part.invariant and self.parameter.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.part.invariant and self.parameter.invariant
 
     def evaluate(self, run: Evaluation) -> Vector:
         limit, vector = self.parameter.evaluate(run), self.part.evaluate(run)
@@ -100,10 +100,10 @@ class CountValues:
     grouping: Grouping
     memo: Memo = field(default_factory=Memo)
     kind: Kind = "vector"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.part.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.part.invariant
 
     def evaluate(self, run: Evaluation) -> Vector:
         vector = self.part.evaluate(run)

@@ -39,10 +39,10 @@ class VectorSelector:
     matchers: tuple[Matcher, ...]
     when: When
     kind: Kind = "vector"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.when.at is not None
+    def __post_init__(self) -> None:
+        self.invariant = self.when.at is not None
 
     def evaluate(self, run: Evaluation) -> Vector:
         selection = run.storage.select(self.matchers)
@@ -60,10 +60,10 @@ class SampleTimes:
     selector: VectorSelector
     memo: Memo = field(default_factory=Memo)
     kind: Kind = "vector"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.selector.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.selector.invariant
 
     def evaluate(self, run: Evaluation) -> Vector:
         selection = run.storage.select(self.selector.matchers)
@@ -84,10 +84,10 @@ class RangeSelector:
     when: When
     range: int
     kind: Kind = "matrix"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.when.at is not None
+    def __post_init__(self) -> None:
+        self.invariant = self.when.at is not None
 
     def evaluate(self, run: Evaluation) -> RangeVector:
         selection = run.storage.select(self.matchers)

@@ -58,10 +58,10 @@ class SetOperation:
     matching: Matching
     memo: Memo = field(default_factory=Memo)
     kind: Kind = "vector"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.left.invariant and self.right.invariant
+    def __post_init__(self) -> None:
+        self.invariant = self.left.invariant and self.right.invariant
 
     def evaluate(self, run: Evaluation) -> Vector:
         left, right = self.left.evaluate(run), self.right.evaluate(run)

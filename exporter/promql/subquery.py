@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,21 +117,23 @@ class Subquery:
     range: int
     step: int
     kind: Kind = "matrix"
+    invariant: bool = field(init=False)
 
-    @property
-    def invariant(self) -> bool:
-        return self.when.at is not None
+    def __post_init__(self) -> None:
+        self.invariant = self.when.at is not None
 
     def evaluate(self, run: Evaluation) -> RangeVector:
         hi = self.when.times(run.steps)
         lo = hi - self.range
-        grid = np.arange(lo[0] // self.step + 1, hi[-1] // self.step + 1, dtype=np.int64) * self.step
+        first, last = int(lo[0]) // self.step + 1, int(hi[-1]) // self.step + 1
+        run.budget.spend(max(last - first, 0))
+        grid = np.arange(first, last, dtype=np.int64) * self.step
         if len(hi) > 1 and hi[1] - hi[0] > self.range:  # what lies between the windows is read by nobody
             window = np.searchsorted(hi, grid)
             grid = grid[grid > lo[window]]
         if not len(grid):
             return RangeVector(MatrixSelection((), grid, np.empty((0, 0)), None), lo, hi)
-        run.budget.spend(len(grid))
         value = self.part.evaluate(run.at(grid, self.step))
         assert isinstance(value, Vector)
+        run.budget.spend(value.values.size)
         return RangeVector(MatrixSelection(value.labels, grid, value.values, value.present), lo, hi)
