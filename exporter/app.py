@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 
 from exporter import __version__, logs
+from exporter.errors import ConfigError
 from exporter.exposition.block import Block
 from exporter.exposition.page import Page, PassThroughBlock
 from exporter.settings import Settings
@@ -27,8 +30,11 @@ if TYPE_CHECKING:
     from exporter.engine.command import EngineCommand
     from exporter.engine.status import Engine, EngineStatus
     from exporter.gpu import GpuSampler
+    from exporter.monitor import Monitor
     from exporter.sli import Indicators
     from exporter.systemd import Notifier
+    from exporter.web.api import Api
+    from exporter.web.api.model import Target
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +44,8 @@ DRAIN_SCRAPE_SECONDS = 0.25
 """Time between two scrapes while the engine drains."""
 STOP_MARGIN_SECONDS = 20.0
 """What systemd is asked for beyond drain and kill, when it wants the daemon to stop."""
+SWITCH_SECONDS = 0.001
+"""How soon a thread that evaluates a query lets the event loop go on; Python's own 5 ms would show in every scrape."""
 EXIT_OK, EXIT_FAILED = 0, 1
 
 
@@ -79,7 +87,8 @@ def serve(settings: Settings) -> int:
     """Run the daemon until it is told to stop, and return its exit code.
 
     Raises:
-        ConfigError: before anything is started: the port or the data folder is taken, the command makes no sense.
+        ConfigError: before any engine is started: the port or the data folder is taken, the command makes no sense, a
+            rule file cannot be loaded.
     """
     logs.configure(settings.log.format, settings.log.level)
     blocks, readers = Blocks(), Readers()
@@ -96,6 +105,8 @@ def serve(settings: Settings) -> int:
         stack.callback(data_dir.close)
         try:
             asyncio.run(_live(settings, command, data_dir, blocks, readers, server))
+        except ConfigError:
+            raise
         except Exception as failure:
             for error in _leaves(failure):
                 log.error("daemon_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
@@ -114,12 +125,14 @@ async def _live(
     """The daemon's life, top to bottom; what is opened here is closed in reverse when the engine's life has ended."""
     from exporter import process_metrics
     from exporter.gpu import GpuSampler
+    from exporter.monitor import Monitor
     from exporter.schedule import Schedule
-    from exporter.scrape.cycle import Scraper
+    from exporter.scrape.cycle import RESERVED_PREFIXES, Scraper
     from exporter.scrape.target import EngineTarget
     from exporter.sli import Indicators
     from exporter.systemd import Notifier
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     async with contextlib.AsyncExitStack() as stack:
         state = StateFile(settings.data_dir / "state.json")
         saved = state.load()
@@ -145,6 +158,28 @@ async def _live(
         readers.engine = engine
         key = command.api_key if command is not None else settings.engine.api_key
         target = EngineTarget(engine, key)
+        keeper = Keeper(data_dir, state, blocks.indicators, indicators.state, engine.state)
+        readers.before_change = keeper.save
+
+        def refresh(costly: bool) -> None:
+            """For the store: what the blocks show at this moment, the costly figures now and then."""
+            gpu.publish(now=time.monotonic(), scraped=False)
+            if costly:
+                process.publish(now=time.monotonic())
+                server.publish(blocks.daemon)
+                monitor.publish()
+
+        monitor = Monitor(
+            settings,
+            (blocks.indicators, blocks.gpu, blocks.daemon),
+            daemon=blocks.daemon,
+            instance=settings.rules.instance or urlsplit(server.url).netloc,
+            external_url=server.url,
+            reserved=RESERVED_PREFIXES,
+            refresh=refresh,
+            before_save=keeper.save,
+        )
+        server.api = _api(settings, server, monitor, engine, indicators, gpu, blocks.indicators)
         scraper = Scraper(
             settings.scrape,
             target,
@@ -156,6 +191,7 @@ async def _live(
             after=lambda good, _now: engine.observe(
                 indicators.progress() if good else None, now=time.monotonic()
             ),
+            landed=monitor.landed,
         )
         engine.subscribe(scraper.engine_changed)
 
@@ -166,16 +202,18 @@ async def _live(
             lambda: gpu.publish(now=time.monotonic()),
             lambda: process.publish(now=time.monotonic()),
             lambda: server.publish(blocks.daemon),
+            monitor.publish,
         ]
-        keeper = Keeper(data_dir, state, blocks.indicators, indicators.state, engine.state)
-        readers.before_change = keeper.save
         await server.start()
         stack.push_async_callback(server.stop)
+        await monitor.start(settings.data_dir)
+        stack.push_async_callback(monitor.stop)
 
         schedule = Schedule()
         schedule.every(settings.scrape.interval, scraper.scrape, name="scrape")
         schedule.every(settings.engine.health_interval, engine.probe, name="probe")
         schedule.every(SAVE_SECONDS, keeper.sync, name="save")
+        schedule.every(settings.storage.flush_interval, monitor.flush, name="flush")
 
         def tell_systemd(status: EngineStatus) -> None:
             notifier.status(f"engine {status.state}")
@@ -187,12 +225,11 @@ async def _live(
 
         engine.subscribe(tell_systemd)
         engine.subscribe(scrape_faster)
+        engine.subscribe(lambda status: monitor.engine_is(status.state))
 
         loop = asyncio.get_running_loop()
         stopping = settings.engine.drain_timeout + settings.engine.kill_timeout + STOP_MARGIN_SECONDS
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # started with nohup
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stop, engine, number, notifier, stopping)
             stack.callback(loop.remove_signal_handler, number)
 
@@ -201,7 +238,12 @@ async def _live(
                 tasks.create_task(schedule.run(), name="schedule"),
                 tasks.create_task(gpu.run(), name="gpu"),
                 tasks.create_task(heartbeat.run(), name="heartbeat"),
+                tasks.create_task(monitor.run(), name="rules"),
             ]
+            loop.add_signal_handler(
+                signal.SIGHUP, lambda: tasks.create_task(_reload(monitor, notifier), name="reload")
+            )
+            stack.callback(loop.remove_signal_handler, signal.SIGHUP)
             notifier.ready()
             await engine.run()
             notifier.stopping()
@@ -209,6 +251,69 @@ async def _live(
                 task.cancel()
         await keeper.sync()
         log.info("stopped")
+
+
+def _api(
+    settings: Settings,
+    server: WebServer,
+    monitor: Monitor,
+    engine: Engine,
+    indicators: Indicators,
+    gpu: GpuSampler,
+    derived: Block,
+) -> Api:
+    """The HTTP API over the store and the rules."""
+    from exporter.web.api import Api
+    from exporter.web.api.status import prometheus_config
+    from exporter.web.api.summary import summary_json
+
+    async def reload() -> Sequence[str]:
+        return (await monitor.reload()).problems
+
+    return Api(
+        settings.rules,
+        monitor.head,
+        statuses=monitor.evaluator.statuses,
+        summary=lambda: summary_json(
+            engine.status.state,
+            indicators.summary(),
+            derived.columns(),
+            gpu.readings(),
+            monitor.evaluator.statuses(),
+        ),
+        reload=reload,
+        targets=lambda: _targets(settings, server, engine),
+        config=lambda: prometheus_config(settings),
+        retention=settings.storage.retention,
+    )
+
+
+def _targets(settings: Settings, server: WebServer, engine: Engine) -> list[Target]:
+    """What a Prometheus would list as its targets: this daemon, and the engine behind it."""
+    from exporter.web.api.model import Target
+
+    rules, scrape = settings.rules, settings.scrape
+    own = {"job": rules.job, "instance": rules.instance or urlsplit(server.url).netloc}
+    status = engine.status
+    return [
+        Target(rules.job, f"{server.url}/metrics", own, "up", scrape.interval, scrape.timeout),
+        Target(
+            "vllm",
+            f"{status.base_url}/metrics",
+            {"job": "vllm", "instance": urlsplit(status.base_url).netloc},
+            "up" if status.serving else "down",
+            scrape.interval,
+            scrape.timeout,
+            last_error=status.last_failure.message if status.last_failure and not status.serving else "",
+        ),
+    ]
+
+
+async def _reload(monitor: Monitor, notifier: Notifier) -> None:
+    """SIGHUP: the rules are read again, and systemd is told meanwhile."""
+    notifier.reloading()
+    await monitor.reload()
+    notifier.ready()
 
 
 def engine_command(settings: Settings) -> EngineCommand | None:

@@ -7,7 +7,7 @@ store them, so that a rule or a dashboard sees the same series here and there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,15 @@ from exporter.exposition.text import format_bound
 from exporter.storage.head import Head, Layout
 from exporter.storage.model import NAME, Labels
 
-ENGINE, SELF = "engine", "self"
-"""Streams: the engine's own page, and what a scrape of this daemon would add by itself."""
+ENGINE, OWN = "engine", "exporter"
+"""Streams: the engine's own page; and the daemon's series, with what a scrape of the daemon would add by itself."""
 
 _COUNTERS = frozenset({"counter", "histogram", "summary"})
 _BOUNDS = {"histogram": "le", "gaugehistogram": "le", "summary": "quantile"}
+_SCRAPED = (
+    Series("up", (), "up", "gauge"),
+    Series("scrape_samples_scraped", (), "scrape_samples_scraped", "gauge"),
+)
 
 
 class Ingest:
@@ -33,63 +37,68 @@ class Ingest:
     """
 
     def __init__(self, head: Head, *, job: str, instance: str, reserved: tuple[str, ...] = ()) -> None:
-        self._head = head
         self._target = (("instance", instance), ("job", job))
         self._reserved = reserved
         self._engine = head.stream(ENGINE)
-        self._self = head.stream(SELF)
-        self._columns: dict[str, _Columns] = {}
-        self._self_layout = Layout([self._labels("up", ()), self._labels("scrape_samples_scraped", ())])
+        self._own = head.stream(OWN)
+        self._engine_columns = self._own_columns = _Columns((), Layout([]), [], 0)
+        self._samples = 0
 
-    def page(self, row: Row | None, t_ms: int) -> int:
-        """The engine's page; None: there is none, and its series end here. Gives the number of samples."""
+    def page(self, row: Row | None, t_ms: int) -> None:
+        """The engine's page; None: there is none, and its series end here."""
         if row is None:
             self._engine.end(t_ms)
-            return 0
-        columns = self._columns.get(ENGINE)
-        if columns is None or columns.source is not row.layout:
-            columns = self._columns[ENGINE] = self._compile(row.layout, row.layout.series, self._reserved)
+            self._samples = 0
+            return
+        columns = self._engine_columns
+        if columns.sources != (row.layout,):
+            columns = self._engine_columns = self._compile(
+                (row.layout,), row.layout.series, reserved=self._reserved
+            )
         values = columns.pick(row.values)
         self._engine.append(t_ms, columns.layout, values)
-        return len(values)
+        self._samples = len(values)
 
-    def block(self, name: str, block: Block, t_ms: int) -> int:
-        """The present values of our own series, as the stream `name`. Gives the number of samples."""
-        series, found = block.columns()
-        columns = self._columns.get(name)
-        if columns is None or columns.source is not series:
-            columns = self._columns[name] = self._compile(series, series, ())
-        values = np.array(columns.pick(found), dtype=np.float64)  # None becomes NaN
+    def blocks(self, blocks: Iterable[Block], t_ms: int) -> None:
+        """The present values of our own series, all in one row."""
+        found = [block.columns() for block in blocks]
+        sources = tuple(series for series, _ in found)
+        values: list[float | None] = [value for _, part in found for value in part]
+        values += (1.0, self._samples + len(values))
+        columns = self._own_columns
+        if len(columns.sources) != len(sources) or not all(map(is_, columns.sources, sources)):
+            series = [one for part in sources for one in part]
+            columns = self._own_columns = self._compile(sources, [*series, *_SCRAPED])
+        row = np.array(columns.pick(values), dtype=np.float64)  # None becomes NaN
         present = None
-        if np.isnan(values).any():
-            present = np.array([value is not None for value in columns.pick(found)])
-        self._head.stream(name).append(t_ms, columns.layout, values, present)
-        return len(values)
+        if np.isnan(row).any():
+            present = np.array([value is not None for value in columns.pick(values)])
+        self._own.append(t_ms, columns.layout, row, present)
 
-    def scraped(self, samples: int, t_ms: int) -> None:
-        """`up` and `scrape_samples_scraped`, as a Prometheus would say them of this daemon."""
-        self._self.append(t_ms, self._self_layout, [1.0, float(samples)])
-
-    def _compile(self, source: object, series: Sequence[Series], reserved: tuple[str, ...]) -> _Columns:
+    def _compile(
+        self, sources: tuple[object, ...], series: Sequence[Series], *, reserved: tuple[str, ...] = ()
+    ) -> _Columns:
         places: dict[Labels, int] = {}
         left_out = _created(series)
         for place, one in enumerate(series):
             if one.name not in left_out and not one.name.startswith(reserved):
                 places.setdefault(self._labels(one.name, _canonical(one)), place)
         counters = [_is_counter(series[place]) for place in places.values()]
-        return _Columns(source, Layout(list(places), counters), list(places.values()), len(series))
+        return _Columns(sources, Layout(list(places), counters), list(places.values()), len(series))
 
     def _labels(self, name: str, labels: Iterable[tuple[str, str]]) -> Labels:
         """The label set as it is stored; a label of the source that clashes moves aside, as `honor_labels: false` does."""
-        own = {f"exported_{key}" if key in ("instance", "job") else key: value for key, value in labels if value}
+        own = {
+            f"exported_{key}" if key in ("instance", "job") else key: value for key, value in labels if value
+        }
         return tuple(sorted({**own, **dict(self._target), NAME: name}.items()))
 
 
 class _Columns:
     """Which columns of a source are stored, and as what."""
 
-    def __init__(self, source: object, layout: Layout, places: list[int], width: int) -> None:
-        self.source = source
+    def __init__(self, sources: tuple[object, ...], layout: Layout, places: list[int], width: int) -> None:
+        self.sources = sources
         self.layout = layout
         self._all = places == list(range(width))
         self._getter: Any = itemgetter(*places) if len(places) > 1 else None
