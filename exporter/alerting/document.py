@@ -127,8 +127,9 @@ def _build(events: Iterator[object]) -> tuple[Node | None, bool]:
 class Reader:
     """Reads typed values out of nodes; what is wrong is collected, with its place, and reading goes on."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, ignore_unknown: bool = False) -> None:
         self._file = file
+        self._ignore_unknown = ignore_unknown
         self._visits = 0
         self._characters = 0
         self._unshown = 0
@@ -200,6 +201,8 @@ class Reader:
         found: dict[str, Node] = {}
         for name, (key, value) in self.entries(node, what).items():
             if name not in known:
+                if self._ignore_unknown:
+                    continue
                 self.problem(key, f'{what}: unknown field "{name}"; known are {", ".join(sorted(known))}')
             elif not value.is_null:
                 found[name] = value

@@ -71,9 +71,9 @@ def read_rule_file(path: Path) -> str:
         raise RuleFileError([f"{path}: cannot be read: {error}"]) from error
 
 
-def load_rules(text: str, file: str) -> tuple[Group, ...]:
+def load_rules(text: str, file: str, *, ignore_unknown: bool = False) -> tuple[Group, ...]:
     """The groups of a rule file; RuleFileError with every mistake in it. Only the first YAML document counts."""
-    reader = Reader(file)
+    reader = Reader(file, ignore_unknown=ignore_unknown)
     groups: tuple[Group, ...] = ()
     try:
         root, _ = parse_document(text)
@@ -201,15 +201,7 @@ def _check_expression(node: Node, expr: str, where: str, reader: Reader) -> None
     try:
         promql.compile(expr)
     except QueryError as error:
-        reader.problem(node, f"{where}: could not parse expression: {_placed(expr, error.position)}{error}")
-
-
-def _placed(expr: str, position: int | None) -> str:
-    """The place within an expression, as Prometheus gives it: line and column from 1."""
-    if position is None:
-        return ""
-    before = expr[:position]
-    return f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}: "
+        reader.problem(node, f"{where}: could not parse expression: {error}")
 
 
 def _check_templates(

@@ -47,7 +47,8 @@ class Template:
     ) -> str:
         """The text for one alert; where it fails, what Prometheus shows instead, and nothing is raised.
 
-        `name` is the alert's, `now` the evaluation's time in unix seconds. `query` may raise anything: it becomes the error.
+        `name` is the template's, in messages; `now` is the evaluation's time in unix seconds. `query` may raise anything:
+        it becomes the error.
         """
         try:
             return self.execute(
@@ -76,10 +77,9 @@ class Template:
         """As `expand`, but a template that fails raises TemplateError, in Prometheus' words."""
         if self._tree is None:
             return self.text
-        called = f"__alert_{name}"
         surroundings = Surroundings(query, now, external_url, QUERY_LIMIT)
         root = Root(TextMap(labels), TextMap(external_labels), external_url, float(value))
         try:
-            return Evaluation(self.text, self._tree, called, surroundings, len(_PREFIX)).expand(root)
+            return Evaluation(self.text, self._tree, name, surroundings, len(_PREFIX)).expand(root)
         except TemplateError as error:
-            raise TemplateError(f"error executing template {called}: {error}") from error
+            raise TemplateError(f"error executing template {name}: {error}") from error
