@@ -66,6 +66,7 @@ def failures_of(
 ) -> list[str]:
     """What fails in one file; `chosen` picks tests by their names."""
     from exporter.promtool.runner import run_test
+    from exporter.promtool.testfile import read_test_file
 
     try:
         file = read_test_file(path, ignore_unknown=ignore_unknown)
