@@ -42,9 +42,9 @@ PAGE_WINDOWS = ("5m", "30m", "1h", "6h")
 TICKET_WINDOWS = ("2h", "1d", "3d", PERIOD)
 """What only tickets and the budget need, evaluated every `TICKET_INTERVAL`."""
 
-PAGE_INTERVAL = "30s"
-PAGE_INTERVAL_SECONDS = 30
-"""A tenth of the shortest window. Finer does not page sooner: an engine that fails every request of an objective of 99 %
+PAGE_INTERVAL = "1m"
+PAGE_INTERVAL_SECONDS = 60
+"""A fifth of the shortest window. Finer does not page sooner: an engine that fails every request of an objective of 99 %
 has burnt its way through 14.4 % of the hour's window after 8.6 minutes."""
 TICKET_INTERVAL = "2m"
 """Nothing in two hours or three days changes sooner; under half of the 5 minutes for which Prometheus looks back."""
