@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from exporter.promql.model import QueryError
-from exporter.web.api.model import Compiled
+from exporter.web.api.model import ApiError, Compiled
 from exporter.web.api.parameters import invalid
 
 KEPT = 64
@@ -25,14 +25,18 @@ class Shelf:
         self._kept: dict[str, Compiled] = {}
 
     @contextmanager
-    def taken(self, expression: str) -> Iterator[Compiled]:
-        """The compiled expression; ApiError when it is none. It is put back unless its use ends in an error."""
+    def taken(self, expression: str, *, parameter: str = "query") -> Iterator[Compiled]:
+        """The compiled expression, put back unless its use ends in an error.
+
+        ApiError when it is none; it names the request's `parameter`, if there is a name.
+        """
         compiled = self._kept.pop(expression, None)
         if compiled is None:
             try:
                 compiled = (self._compile or _compile)(expression)
             except QueryError as error:
-                raise invalid("query", str(error)) from error
+                refusal = invalid(parameter, str(error)) if parameter else ApiError("bad_data", str(error))
+                raise refusal from error
         yield compiled
         if len(expression) <= KEPT_LENGTH:
             self._kept[expression] = compiled

@@ -70,7 +70,6 @@ class Store(Storage, Protocol):
     def label_values(self, name: str, matchers: Sequence[Matcher], lo: int, hi: int) -> Sequence[str]:
         """The values of one label among these series; no matchers: of all."""
 
-
     def stats(self) -> Figures:
         """Figures about what is held."""
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from exporter.promql.model import Matrix, QueryError
+from exporter.promql.model import Matrix
 from exporter.web.api.compiled import Shelf
 from exporter.web.api.envelope import Answer, success
 from exporter.web.api.lookups import TRUNCATED
-from exporter.web.api.model import ApiError
 from exporter.web.api.parameters import (
     Form,
     invalid,
@@ -91,19 +90,16 @@ class Range(NamedTuple):
 
 def check(expression: str, shelf: Shelf) -> None:
     """ApiError (`bad_data`) when the expression is none."""
-    try:
-        with shelf.taken(expression):
-            pass
-    except QueryError as error:
-        raise ApiError("bad_data", str(error)) from error
+    with shelf.taken(expression, parameter=""):
+        pass
 
 
 def pretty(expression: str, shelf: Shelf) -> str:
     """The expression, laid out."""
-    check(expression, shelf)
     import promql_parser
 
     try:
-        return str(promql_parser.parse(expression).prettify())
+        with shelf.taken(expression):  # what compiles is safe to parse
+            return str(promql_parser.parse(expression).prettify())
     except ValueError as error:  # there are expressions that only our compiler reads
         raise invalid("query", str(error)) from error

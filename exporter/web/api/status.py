@@ -25,7 +25,6 @@ PROMETHEUS_VERSION = "3.5.0"
 STATISTICS_LIMIT = 10_000
 """Most rows of one table of `status/tsdb`."""
 
-_META = re.compile(rb"^# (HELP|TYPE) ([^ \n]+) ?([^\n]*)$", re.MULTILINE)
 _ESCAPE = re.compile(r"\\(.)")
 
 
@@ -140,12 +139,14 @@ def _target(target: Target) -> dict[str, Any]:
 def read_metadata(page: bytes) -> dict[str, dict[str, str]]:
     """Type, help and unit of each family of a page in text 0.0.4, which knows no units."""
     families: dict[str, dict[str, str]] = {}
-    for keyword, name, text in _META.findall(page):
-        entry = families.setdefault(
-            name.decode("utf-8", "replace"), {"type": "unknown", "help": "", "unit": ""}
-        )
-        value = text.decode("utf-8", "replace")
-        if keyword == b"HELP":
+    for block in (b"\n" + page).split(b"\n# ")[1:]:
+        line = block.partition(b"\n")[0].decode("utf-8", "replace")
+        keyword, _, rest = line.partition(" ")
+        name, _, value = rest.partition(" ")
+        if keyword not in ("HELP", "TYPE") or not name:
+            continue
+        entry = families.setdefault(name, {"type": "unknown", "help": "", "unit": ""})
+        if keyword == "HELP":
             entry["help"] = _ESCAPE.sub(lambda found: {"n": "\n"}.get(found[1], found[1]), value)
         else:
             entry["type"] = "unknown" if value == "untyped" else value

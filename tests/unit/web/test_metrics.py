@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from exporter.exposition.block import Block
+from exporter.web.api.api import ENDPOINTS
 from exporter.web.metrics import DURATION_BOUNDS, HttpMetrics
 
 
@@ -44,3 +45,10 @@ def test_a_time_on_a_bound_counts_in_its_bucket() -> None:
     metrics.count("/", 200, DURATION_BOUNDS[3])
     metrics.publish(block)
     assert f'le="{DURATION_BOUNDS[3]}"}} 1' in block.render(openmetrics=False).decode()
+
+
+def test_every_path_of_the_api_has_a_name_and_labels_share_one() -> None:
+    metrics = HttpMetrics()
+    for path in ENDPOINTS:
+        metrics.count(path.replace("{name}", "__name__"), 200, 0.001)
+    assert {path for path, _ in metrics.requests} == {path.replace("{name}", ":name") for path in ENDPOINTS}
