@@ -43,7 +43,7 @@ class OpenRows:
         self.columns = columns
         self.width = len(columns)
         self.live, self.previous, self.counters = live, previous, counters
-        self.steady = bool(live.all())
+        self.steady = bool(len(live)) and bool(live.all())
         """Whether the last row has a sample of every series."""
         self.values: F64 = np.empty((min(limit, _FEWEST_ROWS), self.width))
 

@@ -257,6 +257,7 @@ class Stream:
         found = np.array(slots, np.int32)
         self.previous[found] = np.nan
         self.unjudged += slots
+        self.publish()  # whoever finds the series in the index finds a view that knows its slot
         self._index.add(self, labels, slots)
         return found
 

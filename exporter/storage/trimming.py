@@ -91,7 +91,6 @@ def truncate(stream: Stream, t_ms: int) -> None:
     stream.publish()
     stream.reopen(_find_last(stream))
     stream.publish()
-    stream.last_ms = t_ms if stream.last_ms is None else min(t_ms, stream.last_ms)
     stream.dropped["clock_step"] += before - stream.samples
 
 
