@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from exporter.alerting.rulefile import RuleFileError, load_rules
 from exporter.errors import ConfigError
 from exporter.slo.generate import generate
 from exporter.slo.output import RuleGroup, as_yaml
@@ -55,7 +56,14 @@ def rule_file(specs: Sequence[tuple[str, str]]) -> str:
     if problems:
         raise SpecError(problems)
     names = " ".join(file for file, _ in specs)
-    return as_yaml(groups, (f"Made from {names} by `vllm-exporter rules generate`. Change that, not this.",))
+    made_text = as_yaml(
+        groups, (f"Made from {names} by `vllm-exporter rules generate`. Change that, not this.",)
+    )
+    try:
+        load_rules(made_text, f"the rules made from {names}")  # a template in an annotation may be wrong
+    except RuleFileError as error:
+        raise SpecError(error.problems) from error
+    return made_text
 
 
 def _read(path: Path) -> str:
