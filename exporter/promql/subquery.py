@@ -125,12 +125,12 @@ class Subquery:
     def evaluate(self, run: Evaluation) -> RangeVector:
         hi = self.when.times(run.steps)
         lo = hi - self.range
-        first, last = int(lo[0]) // self.step + 1, int(hi[-1]) // self.step + 1
-        run.budget.spend(max(last - first, 0))
-        grid = np.arange(first, last, dtype=np.int64) * self.step
-        if len(hi) > 1 and hi[1] - hi[0] > self.range:  # what lies between the windows is read by nobody
-            window = np.searchsorted(hi, grid)
-            grid = grid[grid > lo[window]]
+        first, last = lo // self.step + 1, hi // self.step + 1  # multiples of the step, from and to
+        if len(hi) == 1 or hi[1] - hi[0] <= self.range:
+            first, last = first[:1], last[-1:]
+        sizes = last - first  # else what lies between the windows is read by nobody
+        run.budget.spend(int(sizes.sum()))
+        grid = (np.arange(sizes.sum()) + np.repeat(first - np.cumsum(sizes) + sizes, sizes)) * self.step
         if not len(grid):
             return RangeVector(MatrixSelection((), grid, np.empty((0, 0)), None), lo, hi)
         value = self.part.evaluate(run.at(grid, self.step))
