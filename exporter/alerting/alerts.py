@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from exporter import promql
 from exporter.alerting.conditions import Conditions, Result, evaluate
 from exporter.alerting.recording import relabelled
 from exporter.alerting.rulefile import Rule
 from exporter.alerting.state import Alert, Found, Move, State, Terms, step
-from exporter.alerting.template import QuerySample, Template, TemplateError
-from exporter.promql.model import Budget, QueryError
+from exporter.alerting.template import QuerySample, Template
+from exporter.promql.model import Budget
 from exporter.promql.query import Query
 from exporter.storage.layout import Layout
 from exporter.storage.model import NAME, Labels
@@ -50,6 +51,7 @@ class Alerting:
         self._query = query
         self._labels = _templates(rule.labels)
         self._annotations = _templates(rule.annotations)
+        self._template_name = f"__alert_{rule.name}"
         self._queries: dict[str, Query] = {}
         self._row = _row(rule, (), [])
 
@@ -91,18 +93,15 @@ class Alerting:
         def expand(template: str | Template) -> str:
             if isinstance(template, str):
                 return template
-            try:
-                return template.expand(
-                    labels=own,
-                    external_labels=conditions.external_labels,
-                    external_url=conditions.external_url,
-                    value=value,
-                    query=query,
-                    now=now / 1000,
-                    name=f"__alert_{self.rule.name}",
-                )
-            except TemplateError as error:
-                return f"<error expanding template: {error}>"
+            return template.expand(
+                labels=own,
+                external_labels=conditions.external_labels,
+                external_url=conditions.external_url,
+                value=value,
+                query=query,
+                now=now / 1000,
+                name=self._template_name,
+            )
 
         fixed = {name: expand(template) for name, template in self._labels}
         annotations = tuple((name, expand(template)) for name, template in self._annotations)
@@ -111,17 +110,13 @@ class Alerting:
         return Found(relabelled(base, {**fixed, ALERT_NAME: self.rule.name}), annotations, value)
 
     def _ask(self, expression: str, now: int, budget: Budget, conditions: Conditions) -> list[QuerySample]:
-        from exporter import promql
-
-        try:
-            compiled = self._queries.get(expression)
-            if compiled is None:
-                if len(self._queries) >= QUERY_CACHE:
-                    self._queries.clear()
-                compiled = self._queries[expression] = promql.compile(expression)
-            result = evaluate(compiled, now, budget, conditions)
-        except QueryError as error:
-            raise TemplateError(f"query {expression!r}: {error}") from error
+        """What a template's `query` gives; whatever it raises becomes the template's error."""
+        compiled = self._queries.get(expression)
+        if compiled is None:
+            if len(self._queries) >= QUERY_CACHE:
+                self._queries.clear()
+            compiled = self._queries[expression] = promql.compile(expression)
+        result = evaluate(compiled, now, budget, conditions)
         present = [True] * len(result.labels) if result.present is None else result.present.tolist()
         return [
             QuerySample(dict(labels), value)

@@ -13,12 +13,12 @@ import structlog
 from exporter.alerting.assembly import Assembly, assemble
 from exporter.alerting.conditions import Conditions
 from exporter.alerting.due import Slots, Verdict, decide, wait
-from exporter.alerting.files import rule_files
-from exporter.alerting.group import Evaluated, LiveGroup
+from exporter.alerting.files import read_groups
+from exporter.alerting.group import Evaluated, LiveGroup, Turn
 from exporter.alerting.meters import Meters
 from exporter.alerting.needs import needed
 from exporter.alerting.readers import Footprint, concerned, footprint
-from exporter.alerting.rulefile import Group, RuleFileError, load_rules, read_rule_file
+from exporter.alerting.rulefile import Group
 from exporter.alerting.status import GroupStatus
 from exporter.alerting.transition import Transition
 from exporter.errors import ConfigError
@@ -30,6 +30,9 @@ from exporter.storage.model import NAME
 from exporter.storage.retention import Retention
 
 log = structlog.get_logger(__name__)
+
+LOGGED = 20
+"""Alerts that are logged one by one when many change at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Evaluator:
 
     def load(self) -> None:
         """Read the rule files at the start; ConfigError with every mistake in them."""
-        groups, _ = self._read()
+        groups, _ = read_groups(self._settings.files, builtin=self._settings.builtin)
         self._adopt(self._assemble(groups, restored=False))
         self._meters.loaded(self._clock())
 
@@ -176,6 +179,8 @@ class Evaluator:
         done = await loop.run_in_executor(self._thread, self._run, work, tick.now)
         for group, verdict, evaluated in done:
             self._meters.evaluated(group, verdict, evaluated)
+            for turn in evaluated.turns:
+                _log_turn(group, turn)
         self._meters.alerts(self._groups)
         self._tell([transition for _, _, evaluated in done for transition in evaluated.transitions])
 
@@ -191,27 +196,20 @@ class Evaluator:
                 group.set_back(verdict.set_back)
             evaluated = group.evaluate(now, self._conditions)
             if not group.restored:
-                group.restore(
-                    now,
-                    self._conditions,
-                    tolerance_ms=round(self._settings.for_outage_tolerance * 1000),
-                    grace_ms=round(self._settings.for_grace_period * 1000),
-                )
+                self._restore(group, now)
             done.append((group, verdict, evaluated))
         return done
 
-    def _read(self) -> tuple[list[Group], int]:
-        """All groups of all files, and the number of files; ConfigError with every mistake."""
-        files, problems = rule_files(self._settings.files, builtin=self._settings.builtin)
-        groups: list[Group] = []
-        for file in files:
-            try:
-                groups += load_rules(read_rule_file(file.path), file.name)
-            except RuleFileError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(problems)
-        return groups, len(files)
+    def _restore(self, group: LiveGroup, now: int) -> None:
+        try:
+            group.restore(
+                now,
+                self._conditions,
+                tolerance_ms=round(self._settings.for_outage_tolerance * 1000),
+                grace_ms=round(self._settings.for_grace_period * 1000),
+            )
+        except Exception:
+            log.exception("alerts_not_restored", group=group.key)
 
     def _assemble(self, groups: Sequence[Group], *, restored: bool) -> Assembly:
         try:
@@ -228,7 +226,7 @@ class Evaluator:
 
     def _reassemble(self, now: int) -> tuple[Assembly, int, list[Transition]]:
         """Rule thread: read, put together, and end what is gone."""
-        groups, files = self._read()
+        groups, files = read_groups(self._settings.files, builtin=self._settings.builtin)
         assembly = self._assemble(groups, restored=True)
         for group, stream in assembly.ended:
             stream.end(now - group.offset_ms)
@@ -258,16 +256,29 @@ class Evaluator:
         }
 
     def _tell(self, transitions: Sequence[Transition]) -> None:
-        for transition in transitions:
+        loud = [one for one in transitions if "firing" in (one.before, one.after)]
+        for one in loud[:LOGGED]:
             log.info(
-                "alert_changed",
-                alert=transition.rule,
-                before=transition.before,
-                after=transition.after,
-                labels=dict(transition.alert.labels),
+                "alert_fires" if one.after == "firing" else "alert_ended",
+                alert=one.rule,
+                labels=dict(one.alert.labels),
+                value=one.alert.value,
             )
+        if len(loud) > LOGGED:
+            log.info("more_alerts_changed", count=len(loud) - LOGGED)
+        for transition in transitions:
             for callback in self._subscribers:
                 callback(transition)
+
+
+def _log_turn(group: LiveGroup, turn: Turn) -> None:
+    where = {"group": group.key, "rule": turn.rule}
+    if turn.crash is not None:
+        log.error("rule_crashed", **where, exc_info=turn.crash)
+    elif turn.error:
+        log.warning("rule_failed", **where, error=turn.error)
+    else:
+        log.info("rule_recovered", **where)
 
 
 def _merged(waiting: _Tick | None, tick: _Tick) -> _Tick:

@@ -1,4 +1,4 @@
-"""Which rule files there are: those that ship with the program, and what the settings name."""
+"""Which rule files there are, those that ship with the program and what the settings name, and what is in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from exporter.alerting.rulefile import Group, RuleFileError, load_rules, read_rule_file
+from exporter.errors import ConfigError
 
 SHIPPED_PATTERN = "*.rules.yml"
 SHIPPED_NAME = "rules"
@@ -50,3 +53,17 @@ def rule_files(patterns: Sequence[str], *, builtin: bool) -> tuple[list[RuleFile
         for match in matches:
             files.setdefault(Path(match).resolve(), RuleFile(Path(match), match))
     return list(files.values()), problems
+
+
+def read_groups(patterns: Sequence[str], *, builtin: bool) -> tuple[list[Group], int]:
+    """All groups of all files in order, and the number of files; ConfigError with every mistake in them."""
+    files, problems = rule_files(patterns, builtin=builtin)
+    groups: list[Group] = []
+    for file in files:
+        try:
+            groups += load_rules(read_rule_file(file.path), file.name)
+        except RuleFileError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return groups, len(files)

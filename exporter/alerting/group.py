@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import structlog
-
 from exporter.alerting.alerts import Alerting
 from exporter.alerting.conditions import Conditions
 from exporter.alerting.recording import Recording
@@ -24,8 +22,6 @@ from exporter.promql.model import QueryError
 from exporter.promql.query import Query
 from exporter.storage.stream import Stream
 
-log = structlog.get_logger(__name__)
-
 
 class Report(NamedTuple):
     """A rule's last evaluation; `at` in unix seconds."""
@@ -36,6 +32,14 @@ class Report(NamedTuple):
     at: float | None = None
 
 
+class Turn(NamedTuple):
+    """A rule that began to fail, fails in another way, or recovered; `crash` is what no rule should run into."""
+
+    rule: str
+    error: str
+    crash: Exception | None
+
+
 class Evaluated(NamedTuple):
     """What one evaluation of a group, at `at` ms, came to."""
 
@@ -44,6 +48,7 @@ class Evaluated(NamedTuple):
     samples: int
     failures: int
     transitions: Sequence[Transition]
+    turns: Sequence[Turn]
 
 
 class LiveRule:
@@ -110,15 +115,21 @@ class LiveGroup:
         """Evaluate every rule at `now` ms; one that fails says so in its report, and the others go on."""
         began = conditions.timer()
         transitions: list[Transition] = []
+        turns: list[Turn] = []
         samples = failures = 0
         for rule in self.rules:
-            count, moves, failed = self._evaluate_rule(rule, now, conditions)
+            before = rule.report
+            count, moves, crash = self._evaluate_rule(rule, now, conditions)
+            after = rule.report
             samples += count
-            failures += failed
-            transitions += self._transitions(rule, moves, now)
+            failures += after.health == "err"
+            if moves:
+                transitions += self._transitions(rule, moves, now)
+            if after.error != before.error:
+                turns.append(Turn(rule.rule.name, after.error, crash))
         self._seconds = conditions.timer() - began
         self.last_ms = now
-        return Evaluated(now, self._seconds, samples, failures, transitions)
+        return Evaluated(now, self._seconds, samples, failures, transitions, turns)
 
     def restore(self, now: int, conditions: Conditions, *, tolerance_ms: int, grace_ms: int) -> None:
         """After the second evaluation since a restart, go on from what was saved.
@@ -167,28 +178,24 @@ class LiveGroup:
 
     def _evaluate_rule(
         self, rule: LiveRule, now: int, conditions: Conditions
-    ) -> tuple[int, Sequence[Move], bool]:
+    ) -> tuple[int, Sequence[Move], Exception | None]:
         began = conditions.timer()
         samples = 0
         moves: Sequence[Move] = ()
         error: str | None = None
+        crash: Exception | None = None
         try:
             at, limit = now - self.offset_ms, self.group.limit
             if isinstance(rule.work, Recording):
-                samples = rule.work.evaluate(now, at, limit, conditions)
+                samples = rule.work.evaluate(at, limit, conditions)
             else:
                 samples, moves, error = rule.work.evaluate(now, at, limit, conditions)
         except QueryError as problem:
             error = str(problem)
-        except Exception as problem:
-            error = f"internal error: {problem!r}"
-            log.exception("rule_crashed", group=self.key, rule=rule.rule.name)
-        if error is not None and error != rule.report.error:
-            log.warning("rule_failed", group=self.key, rule=rule.rule.name, error=error)
-        elif error is None and rule.report.health == "err":
-            log.info("rule_recovered", group=self.key, rule=rule.rule.name)
+        except Exception as problem:  # noqa: BLE001 - whatever a rule runs into is that rule's failure
+            error, crash = f"internal error: {problem!r}", problem
         rule.report = Report("err" if error else "ok", error or "", conditions.timer() - began, now / 1000)
-        return samples, moves, error is not None
+        return samples, moves, crash
 
     def _transitions(self, rule: LiveRule, moves: Iterable[Move], now: int) -> list[Transition]:
         return [

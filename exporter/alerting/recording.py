@@ -34,7 +34,7 @@ class Recording:
         self._memo = Memo()
         self._chosen: tuple[list[Labels], Layout] | None = None
 
-    def evaluate(self, now: int, at: int, limit: int, conditions: Conditions) -> int:
+    def evaluate(self, at: int, limit: int, conditions: Conditions) -> int:
         """Evaluate at `at`, and write the samples there; gives their number. QueryError: nothing is written.
 
         As in Prometheus the series of a rule that failed do not end by that.
