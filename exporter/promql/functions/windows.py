@@ -35,10 +35,10 @@ def over_windows(
     with np.errstate(all="ignore"):
         for step, (lo, hi) in enumerate(zip(asked.lo.tolist(), asked.hi.tolist(), strict=True)):
             for group in asked.selection.samples(lo, hi):
-                if len(group.times) < least:
-                    continue
                 for part in parts(group, at_once or AT_ONCE):
                     call.budget.spend(part.values.size)
+                    if len(group.times) < least:
+                        continue
                     values[part.rows, step] = of(step, part)
                     present[part.rows, step] = True
     return without_name(call, labels, values, all_or(present))
