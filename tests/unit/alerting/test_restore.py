@@ -151,3 +151,29 @@ def test_a_reload_before_the_second_evaluation_restores_all_the_same(bench: Any)
     assert not group.restored
     again(bench, group, 65)
     assert active_at(group) == -900 + 65
+
+
+def test_alerts_go_on_in_a_store_that_was_loaded_from_what_was_saved(bench: Any) -> None:
+    lived(bench, 35)
+    fresh = type(bench)()
+    for batch in bench.head.unsaved():
+        fresh.head.load(batch)
+    group = fresh.load(RULE, restored=False)
+    assert [again(fresh, group, second) for second in (60, 65, 70)] == ["pending", "pending", "firing"]
+    shown = fresh.ask("ALERTS", 70)
+    assert len(shown) == 1
+    assert 'alertstate="firing"' in next(iter(shown))
+    assert again(fresh, group, 75, value=0) == "inactive"
+    assert fresh.ask('{__name__=~"ALERTS.*"}', 75) == {}
+
+
+def test_an_alert_that_ended_while_the_daemon_was_down_does_not_haunt_the_store(bench: Any) -> None:
+    lived(bench, 35)
+    fresh = type(bench)()
+    for batch in bench.head.unsaved():
+        fresh.head.load(batch)
+    group = fresh.load(RULE, restored=False)
+    for second in (60, 65, 70):
+        assert again(fresh, group, second, value=0) == "inactive"
+    assert fresh.ask("ALERTS", 299) != {}  # as in Prometheus: nothing ends it, it is just too old some day
+    assert fresh.ask("ALERTS", 300) == {}
