@@ -75,7 +75,7 @@ class _Run:
     def run(self) -> list[str]:
         """Evaluate from the start to the last time that is asked for, and compare on the way."""
         start, interval = self.test.start, self.file.interval
-        waiting = sorted(self.test.alerts, key=lambda one: one.at, reverse=True)
+        waiting = sorted(self.test.alerts, key=lambda one: one.at)[::-1]
         for at in range(start, start + self.test.end + 1, interval):
             self.input.load(at)
             errors = list(self._evaluate(at))

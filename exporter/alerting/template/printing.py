@@ -315,11 +315,9 @@ def _integer(value: int, verb: str, flags: Flags) -> str | None:
         return None
     digits = format(abs(value), base)
     if flags.precision is not None:
-        digits = (
-            "" if flags.precision == 0 and value == 0 else digits.rjust(min(flags.precision, TEXT_LIMIT), "0")
-        )
+        digits = "" if flags.precision == 0 and value == 0 else digits.rjust(flags.precision, "0")
         if not digits:
-            return " " * min(flags.width or 0, TEXT_LIMIT)
+            return " " * (flags.width or 0)
     sign = "-" if value < 0 else "+" if flags.plus else " " if flags.space else ""
     prefix = ""
     if verb == "O":
@@ -360,10 +358,7 @@ def _digits_of(value: float, verb: str, flags: Flags) -> str:
     alternate = "#" if flags.sharp else ""
     match verb:
         case "f" | "F" | "e" | "E":
-            return (
-                f"%{alternate}.{6 if precision is None else min(precision, 5000)}{verb.replace('F', 'f')}"
-                % value
-            )
+            return f"%{alternate}.{6 if precision is None else precision}{verb.replace('F', 'f')}" % value
         case "x" | "X":
             shown = _hexadecimal(value, precision)
             return shown if verb == "x" else shown.upper()
@@ -371,7 +366,7 @@ def _digits_of(value: float, verb: str, flags: Flags) -> str:
             mantissa, exponent = math.frexp(value)
             return f"{int(mantissa * 2**53)}p{exponent - 53:+d}"
     if precision is not None:
-        return f"%{alternate}.{min(precision, 5000)}{verb.replace('v', 'g')}" % value
+        return f"%{alternate}.{precision}{verb.replace('v', 'g')}" % value
     if alternate:
         return f"%#.{max(6, len(_shortest(value)[0]))}{verb.replace('v', 'g')}" % value
     shown = format_float(value)
@@ -422,5 +417,5 @@ def _hexadecimal(value: float, precision: int | None) -> str:
     if bits == 0:
         exponent = 0
     digits = f"{bits & ((1 << 52) - 1):013x}"
-    digits = digits.rstrip("0") if precision is None else digits[:precision].ljust(min(precision, 5000), "0")
+    digits = digits.rstrip("0") if precision is None else digits[:precision].ljust(precision, "0")
     return f"0x{bits >> 52}{'.' if digits else ''}{digits}p{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
