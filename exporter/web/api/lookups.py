@@ -8,7 +8,7 @@ from typing import TypeVar
 from exporter.storage.model import Labels, Matcher
 from exporter.web.api.model import ApiError, Store
 from exporter.web.api.parameters import Form, limit_parameter, unescape_name, window
-from exporter.web.api.results import labels_json
+from exporter.web.api.results import in_order, labels_json
 from exporter.web.api.selectors import read_selectors
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def series(store: Store, form: Form) -> tuple[list[str], list[str]]:
     found: dict[Labels, None] = {}
     for matchers in selectors:
         found.update(dict.fromkeys(store.series(matchers, lo, hi)))
-    labels = list(found) if len(selectors) == 1 else sorted(found)
+    labels = list(found) if len(selectors) == 1 else in_order(list(found), lambda one: one)
     kept, warnings = _cut(labels, limit)
     return ["[", ",".join(map(labels_json, kept)), "]"], warnings
 

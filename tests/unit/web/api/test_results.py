@@ -9,7 +9,7 @@ import pytest
 from exporter.promql.model import Scalar, String, Vector
 from exporter.web.api import results
 from exporter.web.api.model import ApiError
-from exporter.web.api.results import Line, Printed, print_instant, print_matrix, print_range
+from exporter.web.api.results import Line, Printed, in_order, print_instant, print_matrix, print_range
 
 A = (("__name__", "up"), ("job", "a"))
 B = (("__name__", "up"), ("job", 'b"\\\n✓'))
@@ -100,6 +100,12 @@ def test_an_answer_that_would_fill_the_memory_is_refused(monkeypatch: pytest.Mon
     print_matrix([line], limit=0, spend=spend)
     with pytest.raises(ApiError, match="6 samples, more than the 5"):
         print_matrix([line, line], limit=0, spend=spend)
+
+
+def test_many_series_come_in_order_too() -> None:
+    names = [(("n", str(number * 7919 % 10_007)),) for number in range(10_007)]
+    assert in_order(names, lambda one: one) == sorted(names)
+    assert in_order([], lambda one: one) == []
 
 
 def test_the_budget_is_asked_before_each_series() -> None:
