@@ -12,7 +12,7 @@ import structlog
 
 from exporter.alerting.assembly import Assembly, assemble
 from exporter.alerting.conditions import Conditions
-from exporter.alerting.due import Slots, Verdict, decide, wait
+from exporter.alerting.due import Slots, Verdict, begin, decide, wait
 from exporter.alerting.files import read_groups
 from exporter.alerting.group import Evaluated, LiveGroup, Turn
 from exporter.alerting.meters import Meters
@@ -240,7 +240,7 @@ class Evaluator:
         for group in assembly.groups:
             old = self._slots.get(group.key)
             same = old is not None and old.interval == group.interval_ms
-            slots[group.key] = old if old is not None and same else Slots(group.interval_ms)
+            slots[group.key] = old if old is not None and same else begin(group.interval_ms, group.key)
         self._slots = slots
         self._meters.groups(assembly.groups)
         self._meters.alerts(assembly.groups)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from exporter.alerting.due import Slots, decide, wait
+from exporter.alerting.due import Slots, begin, decide, wait
 
 
 def play(interval: int, landings: list[int], slots: Slots | None = None) -> tuple[list[int], int, Slots]:
@@ -128,3 +128,15 @@ def test_a_clock_that_leaps_ahead_counts_what_it_skipped_and_goes_on() -> None:
     taken, missed, _ = play(5000, [0, 5000, 3_605_000, 3_606_000, 3_610_000])
     assert taken == [0, 5000, 3_605_000, 3_610_000]
     assert missed == 719
+
+
+def test_slow_groups_are_spread_over_their_interval_after_their_first_evaluation() -> None:
+    landings = list(range(0, 300_000, 1000))
+    begun = [play(60_000, landings, begin(60_000, f"rules.yml;group{n}")) for n in range(30)]
+    assert all(taken[0] == 0 and missed == 0 for taken, missed, _ in begun)
+    assert all(gap == 60_000 for taken, _, _ in begun for gap in gaps(taken[1:]))
+    assert len({taken[1] for taken, _, _ in begun}) > 15
+
+
+def test_fast_groups_are_evaluated_together() -> None:
+    assert begin(5000, "a") == begin(5000, "b") == Slots(5000)
