@@ -309,6 +309,52 @@ async def test_a_rule_that_fails_is_counted_and_told_and_recovers(daemon: Daemon
     assert daemon.meter("vllm_exporter_rule_evaluation_failures_total", "g") == 1
 
 
+async def test_statuses_may_be_read_by_other_threads_while_rules_run_and_are_reloaded(daemon: Daemon) -> None:
+    daemon.evaluator.load()
+    done = threading.Event()
+    failed: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not done.wait(0.001):
+                for group in daemon.evaluator.statuses():
+                    for rule in group.rules:
+                        assert rule.state in ("inactive", "pending", "firing")
+                        assert all(alert.labels["alertname"] == rule.name for alert in rule.alerts)
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for second in range(40):
+            await daemon.scrape(second, waiting=9 if second % 7 else 0)
+            if second % 10 == 5:
+                daemon.write(RULES.replace("for: 3s", f"for: {second % 3}s"))
+                assert not (await daemon.evaluator.reload()).problems
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+    assert not failed
+    assert daemon.evaluated("fast") == 39
+
+
+async def test_an_alert_flood_is_logged_in_a_few_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.write("groups: [{name: g, rules: [{alert: A, expr: m}]}]")
+    daemon.evaluator.load()
+    layout = Layout([((NAME, "m"), ("n", str(n))) for n in range(500)])
+    daemon.head.stream("engine").append(round(NOW * 1000), layout, [1.0] * 500)
+    await daemon.evaluator.tick(NOW)
+    assert len(daemon.told) == 500
+    assert len(capsys.readouterr().out.splitlines()) == 21
+    daemon.evaluator.close()
+
+
 async def test_a_rule_that_takes_too_long_is_ended_by_its_deadline(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, query_timeout=1e-9)
     daemon.write(RULES)
