@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import promql_parser as syntax_tree
-import re2
 
 from exporter.promql.aggregate import REDUCERS, Aggregation, Grouping, Quantile
 from exporter.promql.arithmetic import SETS
@@ -25,6 +24,7 @@ from exporter.promql.selectors import RangeSelector, SampleTimes, VectorSelector
 from exporter.promql.sets import SetOperation
 from exporter.promql.subquery import Subquery
 from exporter.promql.syntax import Parsed, parse
+from exporter.storage.matching import condition_of
 from exporter.storage.model import NAME, Matcher
 
 SCALARS = frozenset({"pi", "scalar", "time"})
@@ -97,10 +97,9 @@ class _Builder:
         for one in tree.matchers.matchers:
             text = self.parsed.strings[int(one.value)]
             operator = cast('Literal["=", "!=", "=~", "!~"]', text.operator or "=")
-            if operator in ("=~", "!~"):
-                check_regex(text.value, self.expression, text.position)
-            found.append(Matcher(self._label(one.name), operator, text.value))
-        if tree.name is None and all(map(matches_nothing, found)):
+            matcher = Matcher(self._label(one.name), operator, text.value)
+            found.append(checked(matcher, self.expression, text.position))
+        if tree.name is None and all(condition_of(matcher).empty for matcher in found):
             position = self.parsed.strings[int(tree.matchers.matchers[0].value)].position
             raise in_place(
                 self.expression, position, "vector selector must contain at least one non-empty matcher"
@@ -131,9 +130,11 @@ class _Builder:
     def _subquery(self, tree: Any) -> Subquery:
         when, span = self._when(tree), self._milliseconds(tree.range)
         self._around.append((when, span))
+        before = len(self.reads)
         part = once(self.node(tree.expr))
         self._around.pop()
-        return Subquery(part, when, span, self._milliseconds(tree.step) or self._subquery_step)
+        selectors = tuple(one.matchers for one in self.reads[before:])
+        return Subquery(part, when, span, self._milliseconds(tree.step) or self._subquery_step, selectors)
 
     def _binary(self, tree: Any) -> Node:
         operator = str(tree.op)
@@ -207,25 +208,13 @@ class _Builder:
         return call
 
 
-def check_regex(pattern: str, expression: str, position: int) -> None:
-    """QueryError for what is no regular expression in RE2's syntax."""
+def checked(matcher: Matcher, expression: str, position: int) -> Matcher:
+    """The matcher; QueryError for what is no regular expression in RE2's syntax."""
     try:
-        _regex(pattern)
-    except re2.error as error:
-        said = error.args[0]
+        condition_of(matcher)
+    except ValueError as error:
+        said = error.__cause__.args[0] if error.__cause__ is not None else str(error)
         said = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        said = said.replace(f"(?s:{matcher.value})", matcher.value)
         raise in_place(expression, position, f"error parsing regexp: {said}") from error
-
-
-def _regex(pattern: str) -> Any:
-    options = re2.Options()
-    options.log_errors = False
-    options.dot_nl = True
-    return re2.compile(pattern, options)
-
-
-def matches_nothing(matcher: Matcher) -> bool:
-    """Whether a series without the label fits."""
-    if matcher.op in ("=", "!="):
-        return (matcher.value == "") == (matcher.op == "=")
-    return (_regex(matcher.value).fullmatch("") is not None) == (matcher.op == "=~")
+    return matcher

@@ -18,7 +18,7 @@ _TRIES = 200
 _TYPES = {"matrix": "range vector", "vector": "instant vector", "scalar": "scalar", "string": "string"}
 _WORDS = (
     (
-        re.compile(r"(expected type|, got:?) (matrix|vector)\b"),
+        re.compile(r"(expected type|, got:?) (matrix|vector)\b(?! instead)"),
         lambda match: f"{match[1]} {_TYPES[match[2]]}",
     ),
     (

@@ -6,6 +6,7 @@ are written, and what is said of those that are not.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NamedTuple
 
@@ -152,7 +153,10 @@ def _string(expression: str, place: int) -> Token:
 
 def _number(expression: str, place: int) -> Token:
     if match := _NUMBER.match(expression, place):
-        return Token("number", match.group(), place, number(match.group()))
+        value = number(match.group())
+        if value == math.inf:
+            raise _error(place, f"error parsing number: {quoted(match.group())} is out of range")
+        return Token("number", match.group(), place, value)
     if match := _DURATION.match(expression, place):
         parts = _DURATION_PARTS.fullmatch(match.group())
         if parts is None:

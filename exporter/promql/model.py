@@ -60,7 +60,7 @@ Value = Vector | Scalar | String
 class Steps:
     """The evaluation's times, in milliseconds: one for an instant query."""
 
-    times: I64  # [s], rising by `interval`
+    times: I64  # [s], rising by `interval`; a subquery's leave out those that nothing reads
     start: int
     """What `@ start()` means."""
     end: int

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
-
 import numpy as np
 
 from exporter.promql.model import (
-    Argument,
     Budget,
     Matrix,
     QueryError,
     RangeVector,
-    Scalar,
     Steps,
     Value,
-    Vector,
 )
+from exporter.promql.pieces import evaluated
 from exporter.promql.plan import Evaluation, Kind, Node
 from exporter.promql.reads import Reads
 from exporter.promql.selectors import matrix
-from exporter.storage.model import Labels, Storage
+from exporter.storage.model import Storage
 
 LOOKBACK_MS = 300_000
 """How old a sample may be and still count: 5 minutes, as in Prometheus."""
-CHUNK = 1000
-"""Steps that are evaluated at once; longer ranges are cut, so that no intermediate matrix grows with the range."""
 
 
 class Query:
@@ -77,35 +70,8 @@ class Query:
             raise ValueError(f"a range from {start} to {end} ms in steps of {step} ms has no steps")
         budget.spend((end - start) // step + 1)
         times = np.arange(start, end + 1, step, dtype=np.int64)
-        kept: dict[int, Argument] = {}
-        parts: list[Value] = []
-        for first in range(0, len(times), CHUNK):
-            steps = Steps(times[first : first + CHUNK], start, end, step)
-            value = self._root.evaluate(Evaluation(storage, steps, budget, lookback, kept))
-            assert not isinstance(value, RangeVector)
-            parts.append(value)
-        return parts[0] if len(parts) == 1 else joined(parts)
+        run = Evaluation(storage, Steps(times[:0], start, end, step), budget, lookback)
+        return evaluated(self._root, run, times, step, [one.matchers for one in self.reads])
 
 
 _SHOWN = {"vector": "instant vector", "matrix": "range vector", "scalar": "scalar", "string": "string"}
-
-
-def joined(parts: Sequence[Value]) -> Value:
-    """Chunks of one range, side by side; series that a chunk lacks are absent in it."""
-    if isinstance(parts[0], Scalar):
-        return Scalar(np.concatenate([part.values for part in cast("Sequence[Scalar]", parts)]))
-    vectors = cast("Sequence[Vector]", parts)
-    places: dict[Labels, int] = {}
-    for vector in vectors:
-        for labels in vector.labels:
-            places.setdefault(labels, len(places))
-    width = sum(vector.values.shape[1] for vector in vectors)
-    values, present = np.zeros((len(places), width)), np.zeros((len(places), width), np.bool_)
-    column = 0
-    for vector in vectors:
-        rows = [places[labels] for labels in vector.labels]
-        end = column + vector.values.shape[1]
-        values[rows, column:end] = vector.values
-        present[rows, column:end] = True if vector.present is None else vector.present
-        column = end
-    return Vector(tuple(places), values, None if present.all() else present)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.promql.model import RangeVector, Vector
+from exporter.promql.pieces import evaluated
 from exporter.promql.plan import Evaluation, Kind, Node
 from exporter.promql.selectors import When
-from exporter.storage.model import Edges, Labels, Latest, Samples
+from exporter.storage.model import Edges, Labels, Latest, Matcher, Samples
 
 if TYPE_CHECKING:
     from exporter.storage.model import F64, I64, Bool
@@ -116,6 +117,8 @@ class Subquery:
     when: When
     range: int
     step: int
+    selectors: tuple[tuple[Matcher, ...], ...]
+    """Those of the part."""
     kind: Kind = "matrix"
     invariant: bool = field(init=False)
 
@@ -133,7 +136,7 @@ class Subquery:
         grid = (np.arange(sizes.sum()) + np.repeat(first - np.cumsum(sizes) + sizes, sizes)) * self.step
         if not len(grid):
             return RangeVector(MatrixSelection((), grid, np.empty((0, 0)), None), lo, hi)
-        value = self.part.evaluate(run.at(grid, self.step))
+        value = evaluated(self.part, run, grid, self.step, self.selectors)
         assert isinstance(value, Vector)
         run.budget.spend(value.values.size)
         return RangeVector(MatrixSelection(value.labels, grid, value.values, value.present), lo, hi)

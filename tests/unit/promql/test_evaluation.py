@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from plain_store import PlainStore, budget, labels_of, number, table, text
+from plain_store import PlainSelection, PlainStore, budget, labels_of, number, table, text
 
 from exporter import promql
 from exporter.promql import Matrix, QueryError, Scalar, Vector
-from exporter.promql.query import CHUNK
+from exporter.promql.pieces import STEPS
 from exporter.storage.model import Matcher
 
 MINUTE = 60_000
@@ -77,18 +77,18 @@ def test_a_fixed_time_may_lie_before_1970():
     assert instant(store, "x @ -1 offset -1s") == {"__name__=x": 1}
 
 
-def test_what_is_fixed_is_evaluated_once_for_all_steps():
-    asked: list[int] = []
+def test_what_is_fixed_is_evaluated_once_for_all_steps(monkeypatch: pytest.MonkeyPatch):
+    windows: list[int] = []
+    plain = PlainSelection.edges
 
-    class Counting(PlainStore):
-        def select(self, matchers):
-            asked.append(1)
-            return super().select(matchers)
+    def counted(self, lo, hi):
+        windows.append(len(lo))
+        return plain(self, lo, hi)
 
-    store = Counting("x 0+1x5000")
+    monkeypatch.setattr(PlainSelection, "edges", counted)
     query = promql.compile("sum(rate(x[5m] @ 600)) + 1")
-    query.range(store, 0, (2 * CHUNK + 5) * 1000, 1000, budget())
-    assert len(asked) == 1
+    query.range(PlainStore("x 0+1x90"), 0, (2 * STEPS + 5) * 1000, 1000, budget())
+    assert windows == [1]
 
 
 def test_timestamp_of_a_selector_is_when_the_sample_was_taken():
@@ -370,7 +370,8 @@ def test_a_long_range_is_the_same_whichever_way_it_is_cut(monkeypatch: pytest.Mo
     ):
         query = promql.compile(expression)
         whole = query.range(store, 0, 30 * MINUTE, MINUTE, budget())
-        monkeypatch.setattr("exporter.promql.query.CHUNK", 7)
+        monkeypatch.setattr("exporter.promql.pieces.FEWEST", 1)
+        monkeypatch.setattr("exporter.promql.pieces.CELLS", 7)
         parts = query.range(store, 0, 30 * MINUTE, MINUTE, budget())
         monkeypatch.undo()
         if isinstance(whole, Scalar):
