@@ -21,7 +21,7 @@ _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _SPACE = re.compile(r"\s*")
 _STRING = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|`[^`]*`", re.DOTALL)
-_NUMBER = r"(?:(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?|(?:inf|nan|Inf|NaN|INF|NAN)(?![0-9A-Za-z_]))"
+_NUMBER = r"(?:(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9]+)?|(?i:inf|nan)(?![0-9A-Za-z_]))"
 _ITEM = re.compile(
     rf"(?P<blank>_)(?:x(?P<blanks>[0-9]+))?|(?P<stale>stale)"
     rf"|(?P<first>[+-]?{_NUMBER})(?:(?P<by>[+-]{_NUMBER})?x(?P<times>[0-9]+))?"
@@ -45,6 +45,8 @@ def parse_labels(text: str) -> Labels:
     found: dict[str, str] = {}
     metric = _METRIC.match(text, at)
     if metric is not None:
+        if metric.group().lower() in ("nan", "inf"):
+            raise NotationError(f"expected a series, got the number {metric.group()}")
         found[NAME] = metric.group()
         at = _skip(text, metric.end())
     if text[at : at + 1] == "{":

@@ -189,16 +189,16 @@ class _Reader(Reader):
 
     def _series(self, node: Node) -> InputSeries:
         fields = self.fields(node, "an input series", ("series", "values"))
-        if "series" not in fields:
-            self.problem(node, "an input series has no series")
-        labels = self._parsed(fields.get("series"), "series", parse_labels) or ()
+        labels = self._parsed(fields.get("series"), "series", parse_labels)
+        if labels == ():
+            self.problem(node, "an input series has no labels, not even a name")
         values = self._parsed(fields.get("values"), "values", parse_values) or []
         self.values += len(values)
         if self.values > VALUE_LIMIT:
             raise DocumentError(
                 f"all series together have more than {VALUE_LIMIT} values", node.line, node.column
             )
-        return InputSeries(labels, values)
+        return InputSeries(labels or (), values)
 
     def _time(self, node: Node | None) -> int:
         return self.duration_ms(node, "eval_time") or 0
