@@ -145,6 +145,7 @@ def build_runner(application: web.Application, metrics: HttpMetrics) -> web.AppR
         access_log_class=CountingLog,
         access_log=logger,
         logger=logger,
+        auto_decompress=False,  # nobody packs a form; who does may mean harm
         keepalive_timeout=REQUEST_SECONDS,
         lingering_time=LINGER_SECONDS,
         max_line_size=HEAD_BYTES,
@@ -156,7 +157,8 @@ def build_runner(application: web.Application, metrics: HttpMetrics) -> web.AppR
 
 def _not_the_clients_fault(record: logging.LogRecord) -> bool:
     """Malformed requests are answered and counted; in the log they would only be a way to fill the disk."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    faults = (HttpProcessingError, web.RequestPayloadError)
+    return not (record.exc_info and isinstance(record.exc_info[1], faults))
 
 
 def _header(request: web.Request, name: str) -> str | None:

@@ -670,6 +670,36 @@ async def test_no_parameters_break_the_api(client: aiohttp.ClientSession) -> Non
                 assert body["errorType"] and body["error"]
 
 
+FORM_HEAD = b"POST /api/v1/query HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"GET /api/v1/query?query=%zz%ff HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"400"),
+        (b"GET /api/v1/label/a%2Fb/values HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET /api/v1/label/%ff%00/values HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET http://x/api/v1/query?query=1 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET /api/v1/query?" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
+        (FORM_HEAD + b"Expect: 100-continue\r\nContent-Length: 7\r\n\r\nquery=1", b"100"),
+        (FORM_HEAD + b"Transfer-Encoding: chunked\r\n\r\n7\r\nquery=1\r\n0\r\n\r\n", b"200"),
+        (FORM_HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nquery=1\r\n0\r\n\r\n", b"400"),
+        (FORM_HEAD + b"Transfer-Encoding: chunked\r\n\r\n7\r\nquery=1\r\nzz\r\n\r\n", b"400"),
+        (FORM_HEAD + b"Content-Encoding: gzip\r\nContent-Length: 7\r\n\r\nquery=1", b"400"),
+    ],
+)
+async def test_odd_requests_are_answered_and_not_logged(
+    site: Site, caplog: pytest.LogCaptureFixture, sent: bytes, code: bytes
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    assert answer.split()[1] == code
+    assert not caplog.records
+
+
 PATHS_TO_ASK = [
     f"/api/v1/{path}"
     for path in (

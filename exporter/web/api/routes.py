@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from exporter.exposition.page import negotiate
 from exporter.web.api.api import ENDPOINTS, Api, Call, Handler
@@ -72,6 +73,8 @@ async def _body(request: web.Request) -> str:
     """The form in the body of a POST, which has its limits."""
     if request.method != "POST" or not request.body_exists:
         return ""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ApiError("bad_data", "a request body is taken as it is, without a Content-Encoding")
     parts: list[bytes] = []
     size = 0
     try:
@@ -83,6 +86,8 @@ async def _body(request: web.Request) -> str:
                 parts.append(part)
     except TimeoutError as error:
         raise ApiError("bad_data", "the request body did not arrive in time") from error
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        raise ApiError("bad_data", "the request body cannot be read") from error
     if request.content_type != "application/x-www-form-urlencoded":
         return ""
     return b"".join(parts).decode("utf-8", "replace")
