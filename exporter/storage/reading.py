@@ -12,6 +12,7 @@ import numpy as np
 
 from exporter.storage.arrays import F64, I32, I64, Bool
 from exporter.storage.bits import are_samples, has_nan
+from exporter.storage.events import Events
 from exporter.storage.model import Edges, Samples
 from exporter.storage.view import View
 
@@ -27,20 +28,59 @@ class Newest(NamedTuple):
     present: Bool  # [n, s]
 
 
-class Chosen:
-    """Some series of one stream, by slot; remembers where each slot stands among them."""
+class Own(NamedTuple):
+    """The events of some chosen series, of all that a log had; `places` count among the chosen."""
 
-    __slots__ = ("_where", "slots")
+    rows: I64
+    places: I64
+    weights: F64
+    log: Events
+
+    def between(self, after: int, until: int) -> tuple[I64, I64, F64]:
+        """Rows, places and weights of the events in the rows `(after, until]`."""
+        low, high = self.rows.searchsorted((after, until), "right").tolist()
+        return self.rows[low:high], self.places[low:high], self.weights[low:high]
+
+
+class Chosen:
+    """Some series of one stream, by slot; remembers where each slot stands among them, and what happened to them."""
+
+    __slots__ = ("_resets", "_turns", "_where", "slots")
 
     def __init__(self, slots: I32) -> None:
         self.slots = slots
-        self._where = np.full(int(slots.max()) + 2 if len(slots) else 1, -1, np.int32)
-        self._where[slots] = np.arange(len(slots), dtype=np.int32)
+        self._where = np.full(int(slots.max()) + 2 if len(slots) else 1, -1, np.int64)
+        self._where[slots] = np.arange(len(slots))
+        self._turns: Own | None = None
+        self._resets: Own | None = None
 
-    def positions(self, slots: I32) -> I32:
-        """The place of each slot among the chosen ones, -1 for others."""
-        found: I32 = self._where[np.minimum(slots, len(self._where) - 1)]
-        return found
+    def turns(self, view: View) -> Own:
+        """Where the series came and ended."""
+        own = self._turns = self._own(self._turns, view.turns)
+        return own
+
+    def resets(self, view: View) -> Own:
+        """Where their counters fell."""
+        own = self._resets = self._own(self._resets, view.resets)
+        return own
+
+    def _own(self, known: Own | None, log: Events) -> Own:
+        """Look only at what is new since the last time, as long as it is the same log."""
+        start = 0
+        if known is not None and known.log.rows is log.rows:
+            if known.log.size == log.size:
+                return known
+            if known.log.size < log.size:
+                start = known.log.size
+        rows, slots = log.rows[start : log.size], log.slots[start : log.size]
+        places = self._where[np.minimum(slots, len(self._where) - 1)]
+        ours = np.flatnonzero(places >= 0)
+        rows, places, weights = rows[ours], places[ours], log.weights[start : log.size][ours]
+        if start and known is not None:
+            rows = np.concatenate([known.rows, rows])
+            places = np.concatenate([known.places, places])
+            weights = np.concatenate([known.weights, weights])
+        return Own(rows, places, weights, log)
 
 
 def newest(view: View, chosen: Chosen, times: I64, lookback: int) -> Newest:
@@ -78,16 +118,20 @@ def edges(view: View, chosen: Chosen, lo: I64, hi: I64) -> Edges:
     counts: I64 = np.where(there & ~void, high - low + 1, 0)
     first_at: I64 = np.broadcast_to(first_rows, shape)
     last_at: I64 = np.broadcast_to(last_rows, shape)
-    turned = _turned(view, chosen, low + view.base, high + view.base, void)
-    if len(turned):
+    turns = _Turns(view, chosen, int(low[~void].min()) + view.base, int(high[~void].max()) + view.base)
+    if turns.any:
         first_at, last_at = first_at.copy(), last_at.copy()
-        some = slots[turned]
         for step in np.flatnonzero(~void).tolist():
-            began, ended, number = _run(view, some, int(low[step]) + view.base, int(high[step]) + view.base)
-            counts[turned, step] = number
-            first_at[turned, step], last_at[turned, step] = began - view.base, ended - view.base
-            first[turned, step] = view.points(some, began)
-            last[turned, step] = view.points(some, ended)
+            start, stop = int(low[step]) + view.base, int(high[step]) + view.base
+            run = turns.run(start, stop, are_samples(first[:, step]), there[:, step])
+            if run is None:
+                continue
+            counts[:, step] = run.counts
+            first_at[:, step], last_at[:, step] = run.first - view.base, run.last - view.base
+            for column, rows, known in ((first, run.first, start), (last, run.last, stop)):
+                moved = np.flatnonzero((rows != known) & (run.counts > 0))
+                if len(moved):
+                    column[moved, step] = view.points(slots[moved], rows[moved])
     with np.errstate(invalid="ignore", over="ignore"):
         rise = last - first
         _add_resets(view, chosen, rise, first_at, high, void)
@@ -104,10 +148,8 @@ def samples(view: View, chosen: Chosen, lo: int, hi: int) -> list[Samples]:
     if high <= low or not len(slots):
         return []
     start, stop = low + view.base, high + view.base
-    ends = np.array([start]), np.array([stop - 1]), np.array([False])
-    turned = np.zeros(len(slots), np.bool_)
-    turned[_turned(view, chosen, *ends)] = True
     there = are_samples(view.row(slots, stop - 1))
+    turned = _turned(view, chosen, start, stop - 1)
     times = stamps[low:high]
     found = []
     steady = np.flatnonzero(there & ~turned)
@@ -132,11 +174,19 @@ def sampled(view: View, chosen: Chosen, lo: int, hi: int) -> Bool:
     low, high = view.stamps.searchsorted((lo, hi), "right").tolist()
     if high <= low or not len(chosen.slots):
         return np.zeros(len(chosen.slots), np.bool_)
-    start, last = np.array([low + view.base]), np.array([high - 1 + view.base])
-    has: Bool = are_samples(view.row(chosen.slots, int(last[0])))
-    turned = _turned(view, chosen, start, last, np.array([False]))
-    has[turned] = _run(view, chosen.slots[turned], int(start[0]), int(last[0]))[2] > 0
-    return has
+    start, last = low + view.base, high - 1 + view.base
+    there = are_samples(view.row(chosen.slots, last))
+    run = _Turns(view, chosen, start, last).run(
+        start, last, are_samples(view.row(chosen.slots, start)), there
+    )
+    return there if run is None else run.counts > 0
+
+
+def _turned(view: View, chosen: Chosen, low: int, high: int) -> Bool:
+    """Which of the chosen series came, ended, or were cut somewhere in the rows `[low, high]`."""
+    turned: Bool = view.begin[chosen.slots] > low
+    turned[chosen.turns(view).between(low, high)[1]] = True
+    return turned
 
 
 def _nothing(shape: tuple[int, int]) -> Edges:
@@ -144,59 +194,72 @@ def _nothing(shape: tuple[int, int]) -> Edges:
     return Edges(none, none, zero, none, zero, zero)
 
 
-def _turned(view: View, chosen: Chosen, low: I64, high: I64, void: Bool) -> I32:
-    """The chosen series that came, ended, or were cut somewhere in the windows' rows `[low, high]`."""
-    after, until = int(low[~void].min()), int(high[~void].max())
-    _, slots, _ = view.turns.between(after, until)
-    turned: I32 = np.zeros(0, np.int32)
-    if len(slots):
-        turned = np.unique(chosen.positions(slots))
-        turned = turned[turned >= 0]
-    if view.trimmed > after:
-        cut = np.flatnonzero(view.begin[chosen.slots] > after).astype(np.int32)
-        turned = np.union1d(turned, cut)
-    return turned
+class _Run(NamedTuple):
+    """Per series: its samples in a window's rows, and the rows of the first and the last; without any, these mean nothing."""
+
+    counts: I64
+    first: I64
+    last: I64
 
 
-def _run(view: View, slots: I32, low: int, high: int) -> tuple[I64, I64, I64]:
-    """The rows of the first and last samples in the rows `[low, high]`, and the number of samples; per slot."""
-    n = len(slots)
-    begin: I64 = np.maximum(view.begin[slots], low)
-    inside = np.minimum(begin, high)
-    starts_there = are_samples(view.points(slots, inside)) & (begin <= high)
-    ends_there = are_samples(view.row(slots, high)) & (begin <= high)
-    rows, which, weights = view.turns.between(low, high)
-    places = Chosen(slots).positions(which)
-    wanted = places >= 0
-    rows, places, weights = rows[wanted], places[wanted], weights[wanted]
-    wanted = rows > begin[places]
-    rows, places, weights = rows[wanted], places[wanted], weights[wanted]
-    number: I64 = np.where(ends_there, high + 1, 0) - np.where(starts_there, inside, 0)
-    number -= np.bincount(places, weights * rows, n).astype(np.int64)
-    earliest, latest = inside.copy(), inside.copy()
-    earliest[places[::-1]] = rows[::-1]
-    latest[places] = rows
-    first = np.where(starts_there, inside, earliest)
-    last = np.where(ends_there, high, np.maximum(latest - 1, first))
-    return first, last, number
+class _Turns:
+    """Where some series came and ended in the rows `(after, until]`, and where their samples begin to be kept."""
+
+    __slots__ = ("_begin", "_places", "_rows", "_slots", "_view", "_weights", "any")
+
+    def __init__(self, view: View, chosen: Chosen, after: int, until: int) -> None:
+        self._view, self._slots = view, chosen.slots
+        self._rows, self._places, self._weights = chosen.turns(view).between(after, until)
+        self._begin = view.begin[chosen.slots] if view.trimmed > after else None
+        self.any = bool(len(self._rows)) or self._begin is not None
+
+    def run(self, low: int, high: int, starts_there: Bool, ends_there: Bool) -> _Run | None:
+        """The runs in the rows `[low, high]`, given who has a sample in these two; None where all stay or stay away."""
+        start, stop = self._rows.searchsorted((low, high), "right").tolist()
+        begin = self._begin
+        cut = begin is not None and bool((begin > low).any())
+        if start == stop and not cut:
+            return None
+        rows, places, weights = self._rows[start:stop], self._places[start:stop], self._weights[start:stop]
+        n = len(self._slots)
+        first = np.full(n, low, np.int64)
+        if begin is not None and cut:
+            first = np.clip(begin, low, high)
+            starts_there = starts_there & (begin <= high)
+            later = np.flatnonzero((begin > low) & (begin <= high))
+            starts_there[later] = are_samples(self._view.points(self._slots[later], first[later]))
+            ends_there = ends_there & (begin <= high)
+            kept = rows > first[places]
+            rows, places, weights = rows[kept], places[kept], weights[kept]
+        counts = np.where(ends_there, high + 1, 0) - np.where(starts_there, first, 0)
+        counts -= np.bincount(places, weights * rows, n).astype(np.int64)
+        last = np.full(n, high, np.int64)
+        if not starts_there.all():
+            came = first.copy()
+            came[places[::-1]] = rows[::-1]
+            first = np.where(starts_there, first, came)
+        if not ends_there.all():
+            ended = last.copy()
+            ended[places] = rows - 1
+            last = np.where(ends_there, last, ended)
+        return _Run(counts, first, last)
 
 
 def _add_resets(view: View, chosen: Chosen, rise: F64, first_at: I64, high: I64, void: Bool) -> None:
     """Give back what counters lost at their resets: those after a window's first sample, up to its end."""
     after, until = int(first_at[:, ~void].min()) + view.base, int(high[~void].max()) + view.base
-    rows, slots, weights = view.resets.between(after, until)
+    rows, places, weights = chosen.resets(view).between(after, until)
     if not len(rows):
         return
-    places = chosen.positions(slots)
-    wanted = places >= 0
-    rows, places, weights = rows[wanted] - view.base, places[wanted], weights[wanted]
-    if not len(rows):
-        return
+    rows = rows - view.base
     for step in np.flatnonzero(~void).tolist():
         end = int(rows.searchsorted(high[step], "right"))
-        counted = rows[:end] > first_at[places[:end], step]
-        if counted.any():
-            rise[:, step] += np.bincount(places[:end][counted], weights[:end][counted], len(rise))
+        some, lost = places[:end], weights[:end]
+        counted = rows[:end] > first_at[some, step]
+        if not counted.all():
+            some, lost = some[counted], lost[counted]
+        if len(some):
+            rise[:, step] += np.bincount(some, lost, len(rise))
 
 
 def _add_falls(view: View, slots: I32, plain: I64, rise: F64, lo: I64, hi: I64) -> None:

@@ -64,6 +64,18 @@ class Segment:
             values[moving] = self._moving[:, start:stop][places[moving]]
         return _blank(values, columns)
 
+    def rows_of(self, columns: I32, rows: I64) -> F64:
+        """The values `[columns, rows]` of some rows, counted in the segment; -1 gives absent."""
+        places = self._index[columns]
+        moving = np.flatnonzero(places >= 0)
+        if len(moving) == len(columns):
+            values: F64 = self._moving[places[:, None], rows]
+        else:
+            values = np.empty((len(columns), len(rows)))
+            values[:] = self._constant[columns][:, None]
+            values[moving] = self._moving[places[moving, None], rows]
+        return _blank(values, columns)
+
     def at(self, columns: I32, rows: I64 | int) -> F64:
         """One value per column: in the one row, or each column's own, counted in the segment; -1 gives absent."""
         values: F64 = self._constant[columns]

@@ -58,15 +58,8 @@ class View(NamedTuple):
                 values[:, start:stop] = _blank(self.rows[some][:, found].T, found)
             else:
                 segment = self.segments[place]
-                low, high = int(some.min()), int(some.max()) + 1
                 found = segment.columns.find(slots)
-                inside = np.minimum(some, segment.rows - 1)
-                if high - low > 4 * len(some):
-                    for j, row in enumerate(inside.tolist()):
-                        values[:, start + j] = segment.at(found, row)
-                else:
-                    block = segment.block(found, low, min(high, segment.rows))
-                    values[:, start:stop] = block[:, np.maximum(inside - low, 0)] if block.size else ABSENT
+                values[:, start:stop] = segment.rows_of(found, np.minimum(some, segment.rows - 1))
                 values[:, start:stop][:, some >= segment.rows] = ABSENT
         return values
 

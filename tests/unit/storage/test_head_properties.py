@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,11 +61,12 @@ class Reference:
                 entries[:] = [entry for entry in entries if entry[0] <= t]
                 if entries and entries[-1][1] is not None:
                     self.live[stream].add(series)
-        self.forget_empty_rows()
+        self.forget_empty_rows([stream for stream, last in self.last.items() if last > t])
 
-    def forget_empty_rows(self) -> None:
+    def forget_empty_rows(self, streams: Iterable[str] = STREAMS) -> None:
         """A row without anything leaves no trace behind a restart or a clock step."""
-        for stream, entries in self.entries.items():
+        for stream in streams:
+            entries = self.entries[stream]
             self.last[stream] = max((found[-1][0] for found in entries.values() if found), default=0)
 
     def merged(self, series: Labels) -> list[tuple[int, float | None]]:
@@ -94,7 +97,7 @@ def is_stale(value: float) -> bool:
 def rise_of(values: list[float]) -> float:
     with np.errstate(invalid="ignore"):
         rise = np.float64(values[-1]) - np.float64(values[0])
-        for before, after in zip(values, values[1:], strict=False):
+        for before, after in pairwise(values):
             if after < before:
                 rise += before
     return float(rise)
