@@ -52,8 +52,6 @@ class Meters:
         slots = self._slots[group.key]
         slots[metrics.LAST_EVALUATION.name].set(evaluated.at / 1000)
         slots[metrics.LAST_DURATION.name].set(evaluated.seconds)
-        slots[metrics.LAST_SAMPLES.name].set(evaluated.samples)
-        slots[metrics.ITERATIONS.name].inc(1 + verdict.missed)
         slots[metrics.EVALUATIONS.name].inc(len(group.rules))
         if verdict.missed:
             slots[metrics.MISSED.name].inc(verdict.missed)

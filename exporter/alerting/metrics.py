@@ -28,18 +28,6 @@ LAST_DURATION = Family(
     _GROUP,
     unit="seconds",
 )
-LAST_SAMPLES = Family(
-    "vllm_exporter_rule_group_last_evaluation_samples",
-    "gauge",
-    "Samples that the last evaluation of a group wrote.",
-    _GROUP,
-)
-ITERATIONS = Family(
-    "vllm_exporter_rule_group_iterations_total",
-    "counter",
-    "Evaluations of a group that were due, made or missed; those that an event brought about among them.",
-    _GROUP,
-)
 MISSED = Family(
     "vllm_exporter_rule_group_iterations_missed_total",
     "counter",
@@ -71,8 +59,6 @@ FAMILIES = (
     INTERVAL,
     LAST_EVALUATION,
     LAST_DURATION,
-    LAST_SAMPLES,
-    ITERATIONS,
     MISSED,
     EVALUATIONS,
     FAILURES,
@@ -85,8 +71,6 @@ BY_GROUP = (
     INTERVAL,
     LAST_EVALUATION,
     LAST_DURATION,
-    LAST_SAMPLES,
-    ITERATIONS,
     MISSED,
     EVALUATIONS,
     FAILURES,
