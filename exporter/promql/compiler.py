@@ -188,7 +188,7 @@ class _Builder:
         if operator == "count_values":
             label = cast("Text", parameter).value
             if not label:
-                raise QueryError("bad_data", 'invalid label name ""')
+                raise QueryError("bad_data", 'parse error: invalid label name ""')
             return CountValues(label, part, grouping)
         if operator == "quantile":
             return Quantile(parameter, part, grouping)

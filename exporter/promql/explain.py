@@ -13,8 +13,8 @@ from exporter.promql.lexer import Token, quoted
 from exporter.promql.model import QueryError
 from exporter.promql.rewriting import LISTS, RENAMED, Rewritten, rewritten
 
-_TRIES = 200
-"""Most parts of an expression that are parsed to find the one at fault."""
+_EFFORT = 5000
+"""Most words that are parsed again to find the part at fault."""
 _TYPES = {"matrix": "range vector", "vector": "instant vector", "scalar": "scalar", "string": "string"}
 _WORDS = (
     (
@@ -74,10 +74,10 @@ def _worded(complaint: str, words: Sequence[Token]) -> str:
 
 def _blamed(words: Sequence[Token], complaint: str | None) -> int:
     """Where the smallest part starts that draws the same complaint by itself: a call, its arguments, parentheses."""
-    tries = 0
+    effort = 0
     for start, end in _parts(words):
-        tries += 1
-        if tries > _TRIES:
+        effort += end - start
+        if effort > _EFFORT:
             break
         try:
             promql_parser.parse(rewritten(words[start:end]).text)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from exporter.storage.model import NAME, Labels
 
-NOTHING: Labels = ()
-
 
 def get(labels: Labels, name: str) -> str:
     """The label's value; an absent label is the empty string."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from exporter.promql.model import Argument, Budget, Memo, Scalar, Steps, String, Value, Vector
-from exporter.storage.model import Matcher, Storage
+from exporter.promql.model import Argument, Budget, Scalar, Steps, String, Value, Vector
+from exporter.storage.model import Storage
 
 if TYPE_CHECKING:
     from exporter.storage.model import I64
@@ -20,7 +20,7 @@ Kind = Literal["vector", "matrix", "scalar", "string"]
 class Evaluation:
     """One evaluation of a query: where it reads, at which times, and what it may cost.
 
-    `kept` holds what does not change from step to step, by node, over all chunks and subqueries of the evaluation.
+    `kept` holds what does not change from step to step, by node, over all pieces and subqueries of the evaluation.
     """
 
     storage: Storage
@@ -79,7 +79,6 @@ class Once:
     """A part of which all selectors have fixed times: evaluated at one step, and repeated for the others."""
 
     part: Node
-    memo: Memo = field(default_factory=Memo)
     invariant: bool = True
 
     @property
@@ -99,8 +98,3 @@ class Once:
             present = None if value.present is None else np.repeat(value.present, count, axis=1)
             return Vector(value.labels, np.repeat(value.values, count, axis=1), present)
         return value
-
-
-def selected(node: Node) -> tuple[Matcher, ...] | None:
-    """The matchers of a node that is a selector, which `absent` makes its labels of."""
-    return getattr(node, "matchers", None)

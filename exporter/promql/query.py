@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporter.promql.model import (
-    Budget,
-    Matrix,
-    QueryError,
-    RangeVector,
-    Steps,
-    Value,
-)
+from exporter.promql.model import Budget, Matrix, QueryError, RangeVector, Steps, Value
 from exporter.promql.pieces import evaluated
 from exporter.promql.plan import Evaluation, Kind, Node
 from exporter.promql.reads import Reads
@@ -43,6 +36,7 @@ class Query:
         steps = Steps(np.array([at], np.int64), at, at, 0)
         value = self._root.evaluate(Evaluation(storage, steps, budget, lookback))
         if isinstance(value, RangeVector):
+            budget.spend(int(value.selection.edges(value.lo, value.hi).counts.sum()))
             return matrix(value.selection, int(value.lo[0]), int(value.hi[0]))
         return value
 

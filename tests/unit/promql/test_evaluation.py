@@ -467,6 +467,7 @@ def test_a_range_of_what_has_no_steps_is_refused(expression: str):
     [
         "x",
         "rate(x[5m])",
+        "x[5m]",
         "count_over_time(vector(1)[10y:1ms])",
         "x[10y:1s]",
         "sum_over_time(x[1000m:1s])",
