@@ -90,9 +90,9 @@ def _clamped(call: CallSite, given: Vector, least: F64, most: F64) -> Vector:
 
 def _smaller(bound: F64, values: F64) -> F64:
     """As Go's math.Min: NaN if either is, but nothing is smaller than -Inf."""
-    return np.where(bound == -np.inf, bound, np.minimum(bound, values))
+    return np.where((bound == -np.inf) | (values == -np.inf), -np.inf, np.minimum(bound, values))
 
 
 def _larger(bound: F64, values: F64) -> F64:
     """As Go's math.Max: NaN if either is, but nothing is larger than +Inf."""
-    return np.where(bound == np.inf, bound, np.maximum(bound, values))
+    return np.where((bound == np.inf) | (values == np.inf), np.inf, np.maximum(bound, values))
