@@ -16,7 +16,7 @@ from exporter.alerting.durations import parse_duration_ms
 SIZE_LIMIT = 4 << 20
 """Largest file that is read, in bytes: some ten thousand rules."""
 DEPTH_LIMIT = 32
-NODE_LIMIT = 400_000
+NODE_LIMIT = 200_000
 """Most values that are made, and that are visited: an alias is visited each time that it is used."""
 PROBLEM_LIMIT = 100
 
@@ -134,16 +134,24 @@ class Reader:
         self._characters = 0
         self._unshown = 0
         self._problems: list[tuple[int, int, str]] = []
+        self._end: list[str] = []
 
     @property
     def problems(self) -> list[str]:
         """One line per mistake, `FILE:LINE:COLUMN: what`, in the order of the file, at most `PROBLEM_LIMIT` of them."""
         shown = [
-            f"{self._file}:{line}:{column}: {message}" if line else f"{self._file}: {message}"
+            self._placed(line, column, message)
             for line, column, message in sorted(self._problems, key=lambda problem: problem[:2])
         ]
         more = [f"{self._file}: {self._unshown} more mistakes"] if self._unshown else []
-        return [*shown, *more]
+        return [*shown, *more, *self._end]
+
+    def _placed(self, line: int, column: int, message: str) -> str:
+        return f"{self._file}:{line}:{column}: {message}" if line else f"{self._file}: {message}"
+
+    def ends(self, error: DocumentError) -> None:
+        """Note what ended the reading; it is told however many other mistakes there are."""
+        self._end = [self._placed(error.line, error.column, str(error))]
 
     def problem(self, where: Node | None, message: str) -> None:
         """Note a mistake."""

@@ -79,7 +79,7 @@ def load_rules(text: str, file: str, *, ignore_unknown: bool = False) -> tuple[G
         root, _ = parse_document(text)
         groups = _groups(root, file, reader)
     except DocumentError as error:
-        reader.problem_at(error.line, error.column, str(error))
+        reader.ends(error)
     if reader.problems:
         raise RuleFileError(reader.problems)
     return groups
@@ -126,6 +126,8 @@ def _group(node: Node, file: str, reader: Reader) -> Group:
 
 def _rule(node: Node, where: str, group_labels: Mapping[str, str], reader: Reader) -> Rule:
     fields = reader.fields(node, where, _RULE_FIELDS)
+    if node.kind != "mapping" and not node.is_null:
+        return Rule("alerting", "", "")
     record = reader.text(fields.get("record"), f"{where}: record")
     alert = reader.text(fields.get("alert"), f"{where}: alert")
     named = fields.get("alert") or fields.get("record") or node

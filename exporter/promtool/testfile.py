@@ -110,7 +110,7 @@ def load_tests(text: str, file: str, *, ignore_unknown: bool = False) -> RuleTes
         if more:
             reader.problem_at(0, 0, "more than one YAML document")
     except DocumentError as error:
-        reader.problem_at(error.line, error.column, str(error))
+        reader.ends(error)
         found = None
     if reader.problems or found is None:
         raise RuleTestFileError(reader.problems)
