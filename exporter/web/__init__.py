@@ -1,4 +1,4 @@
-"""The HTTP face: `/metrics`, health and readiness, and a plain landing page."""
+"""The HTTP face: `/metrics`, health and readiness, a plain landing page, and Prometheus' HTTP API (`api/`)."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CHUNK = 4096
 """Values that one call formats: some milliseconds, after which other threads get their turn."""
+FEW = 16
+"""Values for which it does not pay to ask NumPy."""
 
 NEVER = "0001-01-01T00:00:00Z"
 """Go's zero time."""
@@ -71,9 +73,11 @@ def json_floats(values: F64) -> list[str]:
     """`json_float` of each value of one array; a few at a time, so that nobody waits long for the interpreter."""
     if len(values) > CHUNK:
         return [text for at in range(0, len(values), CHUNK) for text in json_floats(values[at : at + CHUNK])]
+    if len(values) <= FEW:
+        return list(map(json_float, values.tolist()))
     bits = values.view(np.int64)
     changes = np.flatnonzero(bits[1:] != bits[:-1])
-    if 4 * len(changes) < len(values) and len(values) > 8:  # most series hardly ever change
+    if 4 * len(changes) < len(values):  # most series hardly ever change
         runs = np.concatenate(([0], changes + 1, [len(values)]))
         texts = np.array(_each(values[runs[:-1]]), dtype=object)
         repeated: list[str] = np.repeat(texts, np.diff(runs)).tolist()

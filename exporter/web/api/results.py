@@ -128,13 +128,18 @@ def _rows(vector: Vector) -> Sequence[int]:
 
 
 def _lines(vector: Vector, times: I64) -> Iterator[Line]:
-    for row, labels in enumerate(vector.labels):
-        values = vector.values[row]
-        present = None if vector.present is None else vector.present[row]
-        if present is None or present.all():
-            yield Line(labels, times, values)
-        elif present.any():
-            yield Line(labels, times[present], values[present])
+    """The series of a range that have a value, each with the steps at which it has one."""
+    present = vector.present
+    if present is None:
+        yield from (
+            Line(labels, times, values) for labels, values in zip(vector.labels, vector.values, strict=True)
+        )
+        return
+    counts = present.sum(axis=1)
+    for row in np.flatnonzero(counts).tolist():
+        here, values = present[row], vector.values[row]
+        whole = counts[row] == len(times)
+        yield Line(vector.labels[row], times if whole else times[here], values if whole else values[here])
 
 
 def _cut(rows: Sequence[T], limit: int) -> tuple[Sequence[T], bool]:
