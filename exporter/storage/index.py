@@ -12,9 +12,6 @@ from exporter.storage.model import NAME, Labels, Matcher
 if TYPE_CHECKING:
     from exporter.storage.stream import Stream
 
-_TESTED = 1024
-"""Regular expressions whose verdicts on the known values are kept."""
-
 
 class Entry:
     """One series, and where its samples stand: nearly always in one stream."""
@@ -39,7 +36,6 @@ class Index:
         self._changes = 0
         self._changes_of: dict[str, int] = {}
         """Changes by metric name."""
-        self._verdicts: dict[Matcher, dict[str, bool]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -83,46 +79,33 @@ class Index:
 
     def find(self, matchers: Sequence[Matcher]) -> list[Entry]:
         """Every series that fits all the matchers, in no order; ValueError for a bad regular expression."""
-        tests = [(matcher, condition_of(matcher)) for matcher in matchers]
-        values = [self._values(matcher, test) for matcher, test in tests]
+        asked = []
+        for matcher in matchers:
+            condition = condition_of(matcher)
+            asked.append((condition.empty, matcher.name, self._values(matcher, condition)))
+        asked.sort(key=lambda one: (one[0], len(one[2])))
         with self._lock:
             found: set[Entry] | None = None
-            for (matcher, test), some in sorted(
-                zip(tests, values, strict=True), key=lambda one: (one[0][1].empty, len(one[1]))
-            ):
-                postings = self._postings.get(matcher.name, {})
-                listed = [postings[value] for value in some if value in postings]
-                if not test.empty:
-                    fits = listed[0] if len(listed) == 1 else set().union(*listed)
-                    found = set(fits) if found is None else found & fits
-                    if not found:
-                        return []
+            for fits_none, name, values in asked:
+                postings = self._postings.get(name, {})
+                listed = [postings[value] for value in values if value in postings]
+                if fits_none:
+                    found = (set(self._entries.values()) if found is None else found).difference(*listed)
+                elif found is None:
+                    found = set().union(*listed)
                 else:
-                    if found is None:
-                        found = set(self._entries.values())
-                    for unfit in listed:
-                        found = (
-                            found - unfit if len(unfit) < len(found) else {e for e in found if e not in unfit}
-                        )
+                    found = found.intersection(listed[0] if len(listed) == 1 else set().union(*listed))
+                if not found:
+                    return []
             return list(self._entries.values()) if found is None else list(found)
 
-    def _values(self, matcher: Matcher, test: Condition) -> Collection[str]:
-        """The values of the label that fit; for a test that fits the empty value, those that do not."""
-        if test.values is not None and test.negative == test.empty:
-            return test.values
+    def _values(self, matcher: Matcher, condition: Condition) -> Collection[str]:
+        """The values of the label that fit; for a condition that the empty value fits, those that do not."""
+        if condition.values is not None and condition.negative == condition.empty:
+            return condition.values
         with self._lock:
             known = list(self._postings.get(matcher.name, ()))
-            verdicts = self._verdicts.pop(matcher, None)
-        if verdicts is None or len(verdicts) > 2 * len(known) + 64:
-            verdicts = {}
-        for value in known:
-            if value not in verdicts:
-                verdicts[value] = test.matches(value)
-        with self._lock:
-            self._verdicts[matcher] = verdicts
-            if len(self._verdicts) > _TESTED:
-                del self._verdicts[next(iter(self._verdicts))]
-        return [value for value in known if verdicts[value] != test.empty]
+        return [value for value in known if condition.matches(value) != condition.empty]
 
     def _changed(self, labels: Labels) -> None:
         self._changes += 1

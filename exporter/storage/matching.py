@@ -13,6 +13,9 @@ from exporter.storage.model import Matcher
 _ALTERNATIVES = re.compile(r"[\w:/ ,;=@%-]*(?:\|[\w:/ ,;=@%-]*)*", re.ASCII)
 """A pattern that is nothing but words with bars between: a set of values, no need to look at each."""
 
+_REMEMBERED = 16_384
+"""Values whose verdict each regular expression remembers."""
+
 
 class Condition:
     """One matcher, ready to be asked; `values` are all that it can match, where these are few and known."""
@@ -28,11 +31,7 @@ class Condition:
             self.values = frozenset((matcher.value,))
         elif _ALTERNATIVES.fullmatch(matcher.value):
             self.values = frozenset(matcher.value.split("|"))
-        if self.values is not None:
-            self.accepts = self.values.__contains__
-        else:
-            fullmatch = _pattern(matcher.value).fullmatch
-            self.accepts = lambda value: fullmatch(value) is not None
+        self.accepts = _remembering(matcher.value) if self.values is None else self.values.__contains__
         self.empty = self.matches("")
         """Whether a series without the label fits."""
 
@@ -41,10 +40,26 @@ class Condition:
         return self.accepts(value) != self.negative
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def condition_of(matcher: Matcher) -> Condition:
     """The condition that a matcher stands for; ValueError for a bad regular expression."""
     return Condition(matcher)
+
+
+def _remembering(text: str) -> Callable[[str], bool]:
+    """Whether a value matches a regular expression; the same few values are asked for again and again."""
+    fullmatch = _pattern(text).fullmatch
+    known: dict[str, bool] = {}
+
+    def accepts(value: str) -> bool:
+        verdict = known.get(value)
+        if verdict is None:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            verdict = known[value] = fullmatch(value) is not None
+        return verdict
+
+    return accepts
 
 
 def _pattern(text: str) -> re2._Regexp:

@@ -33,8 +33,8 @@ def restore(stream: Stream, batches: Sequence[Batch]) -> None:
             flags = np.array(batch.counters, np.bool_)
             known[id(batch.labels)] = batch.labels, stream.slots_of(batch.labels, flags)
         slots.append(known[id(batch.labels)][1])
-    stamps = np.unique(np.concatenate([batch.times for batch in batches]))
     order = sorted(range(len(batches)), key=lambda i: int(batches[i].times[0]))
+    stamps = _union([batches[i].times for i in order])
     fewest, most = _ROWS
     state = _State(stream)
     segments: list[Segment] = []
@@ -68,21 +68,32 @@ def restore(stream: Stream, batches: Sequence[Batch]) -> None:
     stream.publish()
 
 
+def _union(times: Sequence[I64]) -> I64:
+    """Every time once, rising."""
+    stamps: I64 = np.concatenate(times)
+    rises = stamps[1:] > stamps[:-1]
+    if rises.all():
+        return stamps
+    stamps.sort(kind="stable")
+    union: I64 = stamps[np.concatenate([[True], stamps[1:] > stamps[:-1]])]
+    return union
+
+
 def _place(values: F64, columns: I32, times: I64, batch: Batch) -> None:
     low, high = batch.times.searchsorted((times[0], times[-1] + 1)).tolist()
     if high <= low:
         return
-    rows = times.searchsorted(batch.times[low:high])
+    start, last = times.searchsorted(batch.times[[low, high - 1]]).tolist()
     piece = batch.values[:, low:high].T
-    if rows[-1] - rows[0] == len(rows) - 1:
-        target = values[rows[0] : rows[-1] + 1]
+    if last - start == high - low - 1:
+        target = values[start : last + 1]
         first = int(columns[0])
         if np.array_equal(columns, np.arange(first, first + len(columns))):
             target[:, first : first + len(columns)] = piece
         else:
             target[:, columns] = piece
     else:
-        values[np.ix_(rows, columns)] = piece
+        values[np.ix_(times.searchsorted(batch.times[low:high]), columns)] = piece
 
 
 class _State:
@@ -100,17 +111,35 @@ class _State:
         gone = np.flatnonzero(missing).astype(np.int32)
         stream.turns.add(first, gone, -1.0)
         live[gone] = False
-        whole = not has_nan(values)
-        sampled = np.ones(values.shape, np.bool_) if whole else are_samples(values)
-        change = np.diff(sampled.astype(np.int8), axis=0, prepend=live[slots].astype(np.int8)[None, :])
-        rows, columns = np.nonzero(change)
-        stream.turns.add(rows + first, slots[columns], change[rows, columns].astype(np.float64))
-        live[slots] = sampled[-1]
-        filled = values if whole else _filled(values, sampled, stream.previous[slots])
-        before = np.concatenate([stream.previous[slots][None, :], filled[:-1]])
-        rows, columns = np.nonzero((values < before) & sampled & stream.counters[slots])
-        stream.resets.add(rows + first, slots[columns], before[rows, columns])
-        stream.previous[slots] = filled[-1]
+        sampled = are_samples(values) if has_nan(values) else None
+        if sampled is None:
+            came = slots[~live[slots]]
+            stream.turns.add(first, came, 1.0)
+            live[slots] = True
+        else:
+            before = np.concatenate([live[slots][None, :], sampled[:-1]])
+            rows, columns = np.nonzero(sampled != before)
+            weights = np.where(sampled[rows, columns], 1.0, -1.0)
+            stream.turns.add(rows + first, slots[columns], weights)
+            live[slots] = sampled[-1]
+        counters = stream.counters[slots]
+        if counters.all():
+            self._take_counters(first, slots, values, sampled)
+        elif counters.any():
+            sampled = None if sampled is None else sampled[:, counters]
+            self._take_counters(first, slots[counters], values[:, counters], sampled)
+
+    def _take_counters(self, first: int, slots: I32, values: F64, sampled: Bool | None) -> None:
+        previous = self.stream.previous
+        filled = values if sampled is None else _filled(values, sampled, previous[slots])
+        before = np.concatenate([previous[slots][None, :], filled[:-1]])
+        fell = values < before
+        if sampled is not None:
+            fell &= sampled
+        if fell.any():
+            rows, columns = np.nonzero(fell)
+            self.stream.resets.add(rows + first, slots[columns], before[rows, columns])
+        previous[slots] = filled[-1]
 
 
 def _filled(values: F64, sampled: Bool, before: F64) -> F64:

@@ -207,13 +207,17 @@ class Stream:
         return [*(segment.columns for segment in self.segments), self.open.columns]
 
     def slots_of(self, labels: Iterable[Labels], counters: Bool) -> I32:
-        """The slot of each series; new ones get one, and a place in the index."""
+        """The slot of each series; new ones get one, and a place in the index.
+
+        What was once appended as no counter stays none: nobody noted its falls.
+        """
         slots = np.array([self.slots.get(one, -1) for one in labels], np.int32)
         missing = np.flatnonzero(slots < 0)
         if len(missing):
             known = list(labels)
             slots[missing] = self._register([known[i] for i in missing])
-        self.counters[slots] = counters
+            self.counters[slots[missing]] = True
+        self.counters[slots] &= counters
         return slots
 
     # --- the writer's own

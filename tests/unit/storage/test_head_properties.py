@@ -250,7 +250,7 @@ class Driver:
         series = [SERIES[stream][i] for i in chosen]
         layout = self.layouts.get((stream, chosen))
         if layout is None:
-            counters = [dict(one)["__name__"] == "c" for one in series]
+            counters = [dict(one)["__name__"] == "c" and len(chosen) != 2 for one in series]
             layout = self.layouts[stream, chosen] = Layout(series, counters)
         mask = None if present is None else np.array(present, np.bool_)
         self.head.stream(stream).append(self.now, layout, values, mask)
