@@ -7,6 +7,8 @@ good as absent.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -23,6 +25,9 @@ PROBLEM_LIMIT = 100
 _NULLS = ("", "~", "null", "Null", "NULL")
 _TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y")
 _FALSE = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N")
+
+_INTEGER = re.compile(r"[-+]?0(?:x[0-9a-fA-F]+|o[0-7]+|b[01]+)")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
 T = TypeVar("T")
 
@@ -217,7 +222,7 @@ class Reader:
         return found
 
     def items(self, node: Node | None, what: str) -> list[Node]:
-        """A list's values."""
+        """A list's values; null is none, as Go has it."""
         if node is None or node.is_null:
             return []
         if node.kind != "list":
@@ -225,7 +230,7 @@ class Reader:
             return []
         for item in node.items:
             self.visit(item)
-        return node.items
+        return [item for item in node.items if not item.is_null]
 
     def text(self, node: Node | None, what: str) -> str:
         """A string; any scalar is one."""
@@ -280,24 +285,25 @@ def _a(node: Node) -> str:
 
 def _integer(text: str) -> int:
     value = _number(text)
-    if value != value or value in (float("inf"), float("-inf")) or value != int(value) or abs(value) >= 2**63:
+    if not math.isfinite(value) or value != int(value) or abs(value) >= 2**63:
         raise ValueError(f'expected a whole number, got "{text[:50]}"')
     return int(value)
 
 
 def _number(text: str) -> float:
-    plain = text.strip().replace("_", "")
-    lowered = plain.lower()
-    if lowered in (".nan", "nan"):
-        return float("nan")
-    if lowered.lstrip("+-") in (".inf", "inf"):
-        return float("-inf") if lowered.startswith("-") else float("inf")
+    plain = text.replace("_", "")
+    if text in (".nan", ".NaN", ".NAN"):
+        return math.nan
+    if text.lstrip("+-") in (".inf", ".Inf", ".INF"):
+        return -math.inf if text.startswith("-") else math.inf
     try:
-        if lowered.lstrip("+-").startswith(("0x", "0o", "0b")):
+        if _INTEGER.fullmatch(plain):
             return float(int(plain, 0))
-        return float(plain)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f'expected a number, got "{text[:50]}"') from error
+        if _FLOAT.fullmatch(plain):
+            return float(plain)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f'expected a number, got "{text[:50]}"')
 
 
 def _flag(text: str) -> bool:

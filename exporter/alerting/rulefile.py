@@ -91,7 +91,7 @@ def _groups(root: Node | None, file: str, reader: Reader) -> tuple[Group, ...]:
     names: set[str] = set()
     for node in reader.items(fields.get("groups"), "groups"):
         group = _group(node, file, reader)
-        if not group.name and (node.kind == "mapping" or node.is_null):
+        if not group.name and node.kind == "mapping":
             reader.problem(node, "the group has no name")
         elif group.name in names:
             reader.problem(node, f'group "{group.name}" is repeated in the same file')
@@ -126,7 +126,7 @@ def _group(node: Node, file: str, reader: Reader) -> Group:
 
 def _rule(node: Node, where: str, group_labels: Mapping[str, str], reader: Reader) -> Rule:
     fields = reader.fields(node, where, _RULE_FIELDS)
-    if node.kind != "mapping" and not node.is_null:
+    if node.kind != "mapping":
         return Rule("alerting", "", "")
     record = reader.text(fields.get("record"), f"{where}: record")
     alert = reader.text(fields.get("alert"), f"{where}: alert")

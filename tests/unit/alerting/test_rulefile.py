@@ -77,7 +77,7 @@ def test_a_file_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "groups:\n", "groups: []", "---\n", "{}", "null"])
+@pytest.mark.parametrize("text", ["", "# nothing\n", "groups: [null]", "groups:\n", "groups: []", "---\n", "{}", "null"])
 def test_a_file_may_have_no_groups(text: str) -> None:
     assert load_rules(text, "f") == ()
 

@@ -125,7 +125,7 @@ def test_every_mistake_of_a_test_file_is_told_with_its_place(
         f'{folder}/t.test.yml:11:51: values: expected a number, "stale", "_", or a+bxN, got \'1x\'',
         f"{folder}/t.test.yml:13:5: an item under alert_rule_test misses required attribute alertname",
         f'{folder}/t.test.yml:13:17: eval_time: not a valid duration string: "2x"',
-        f'{folder}/t.test.yml:26:1: the file: unknown field "unknown"; known are evaluation_interval, fuzzy_compare,'
+        f'{folder}/t.test.yml:28:1: the file: unknown field "unknown"; known are evaluation_interval, fuzzy_compare,'
         " group_eval_order, rule_files, tests",
     ]
 
@@ -157,7 +157,7 @@ tests:
 - input_series: [{{series: x, values: '0.1+0.1x2'}}, {{series: n, values: NaN}}]
   promql_expr_test:
   - {{expr: x, eval_time: 2m, exp_samples: [{{labels: x, value: {expected}}}]}}
-  - {{expr: n, eval_time: 0, exp_samples: [{{labels: n, value: NaN}}]}}
+  - {{expr: n, eval_time: 0, exp_samples: [{{labels: n, value: .nan}}]}}
 """
     assert run(folder, text) == code
 
@@ -168,7 +168,7 @@ tests:
 - input_series: [{series: x, values: '0.1+0.1x2'}, {series: n, values: NaN}]
   promql_expr_test:
   - {expr: x, eval_time: 2m, exp_samples: [{labels: x, value: VALUE}]}
-  - {expr: n, eval_time: 0, exp_samples: [{labels: n, value: NaN}]}
+  - {expr: n, eval_time: 0, exp_samples: [{labels: n, value: .nan}]}
 """
     assert run(folder, text.replace("VALUE", "0.30000000000000004")) == 0
     assert run(folder, text.replace("VALUE", "0.3")) == 1
