@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SAVE_SECONDS = 10.0
-"""How often the state file is brought to the disk: what a crash of the machine can cost the totals."""
 DRAIN_SCRAPE_SECONDS = 0.25
 """Time between two scrapes while the engine drains."""
 STOP_MARGIN_SECONDS = 20.0
@@ -209,11 +207,14 @@ async def _live(
         await monitor.start(settings.data_dir)
         stack.push_async_callback(monitor.stop)
 
+        async def save() -> None:
+            await keeper.sync()
+            await monitor.flush()
+
         schedule = Schedule()
         schedule.every(settings.scrape.interval, scraper.scrape, name="scrape")
         schedule.every(settings.engine.health_interval, engine.probe, name="probe")
-        schedule.every(SAVE_SECONDS, keeper.sync, name="save")
-        schedule.every(settings.storage.flush_interval, monitor.flush, name="flush")
+        schedule.every(settings.storage.flush_interval, save, name="save")
 
         def tell_systemd(status: EngineStatus) -> None:
             notifier.status(f"engine {status.state}")

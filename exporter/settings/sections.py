@@ -299,9 +299,9 @@ class StorageSettings(Section):
     recorded_retention: Seconds = Field(
         30 * 86400.0, description="How long the results of recording rules are kept."
     )
-    flush_interval: Annotated[float, Field(ge=0.1, le=600)] = Field(
-        5.0,
-        description="Time between two writes of new samples to `data_dir`/samples.db: what a `kill -9` can cost.",
+    flush_interval: Annotated[float, Field(ge=0.1, le=10)] = Field(
+        8.0,
+        description="Time between two writes of totals and new samples to the disk: what a `kill -9` can cost of the samples, and a crash of the machine of both.",
     )
     persist: bool = Field(True, description="Write samples to disk, so that they outlive a restart.")
 

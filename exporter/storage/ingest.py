@@ -69,10 +69,11 @@ class Ingest:
         if len(columns.sources) != len(sources) or not all(map(is_, columns.sources, sources)):
             series = [one for part in sources for one in part]
             columns = self._own_columns = self._compile(sources, [*series, *_SCRAPED])
-        row = np.array(columns.pick(values), dtype=np.float64)  # None becomes NaN
-        present = None
-        if np.isnan(row).any():
-            present = np.array([value is not None for value in columns.pick(values)])
+        picked = columns.pick(values)
+        row = np.array(picked, dtype=np.float64)  # None becomes NaN
+        present = ~np.isnan(row)
+        if len(row) - np.count_nonzero(present) != picked.count(None):
+            present = np.array([value is not None for value in picked])  # a NaN that is a value
         self._own.append(t_ms, columns.layout, row, present)
 
     def _compile(
