@@ -137,6 +137,7 @@ def edges(view: View, chosen: Chosen, lo: I64, hi: I64) -> Edges:
         _add_resets(view, chosen, rise, first_at, high, void)
         plain = np.flatnonzero(~view.counters[slots] & (counts > 1).any(axis=1))
         if len(plain):
+            rise[plain] = last[plain] - first[plain]
             _add_falls(view, slots, plain, rise, lo, hi)
     return Edges(counts, stamps[first_at], first, stamps[last_at], last, rise)
 
