@@ -87,7 +87,7 @@ class Site:
             block.gauge(Family("filler", "gauge", "Makes the page longer.", ("number",)), str(number)).set(
                 number
             )
-        self.problems: list[str] | ConfigError = []
+        self.problems: list[str] | Exception = []
         self.reloads = 0
         self.store = store
         self.api = Api(
@@ -112,7 +112,7 @@ class Site:
 
     async def reload(self) -> Sequence[str]:
         self.reloads += 1
-        if isinstance(self.problems, ConfigError):
+        if isinstance(self.problems, Exception):
             raise self.problems
         return self.problems
 
@@ -457,6 +457,12 @@ async def test_a_reload_says_what_is_wrong(site: Site, client: aiohttp.ClientSes
     assert info["reloadConfigSuccess"] is False
     async with client.get("/-/reload") as response:
         assert response.status == 405
+    site.problems = RuntimeError("secret path")
+    async with client.post("/-/reload") as response:
+        assert response.status == 500
+        assert (
+            await response.text() == "failed to reload config: internal error; the daemon's log says more\n"
+        )
 
 
 async def test_large_answers_are_packed_for_those_who_take_that(site: Site) -> None:

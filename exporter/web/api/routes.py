@@ -19,6 +19,7 @@ from exporter.web.limits import FORM_BYTES, REQUEST_SECONDS
 log = structlog.get_logger(__name__)
 
 RELOAD = "/-/reload"
+_INTERNAL = "internal error; the daemon's log says more"
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -37,7 +38,11 @@ def add_routes(application: web.Application, api: Api, page: Callable[[], bytes]
                 application.router.add_route("HEAD", path, respond)
 
     async def reload(request: web.Request) -> web.StreamResponse:
-        problems = await api.reload()
+        try:
+            problems = await api.reload()
+        except Exception as error:
+            log.exception("reload_failed", error=f"{type(error).__name__}: {error}")
+            problems = [_INTERNAL]
         if not problems:
             return web.Response(headers=_HEADERS)
         text = "failed to reload config: " + "\n".join(problems) + "\n"
@@ -63,7 +68,7 @@ def _responder(
             answer = failure(error)
         except Exception as error:
             log.exception("api_failed", path=request.path, error=f"{type(error).__name__}: {error}")
-            answer = failure(ApiError("internal", "internal error; the daemon's log says more"))
+            answer = failure(ApiError("internal", _INTERNAL))
         return await _send(request, answer)
 
     return respond
