@@ -202,7 +202,7 @@ class Evaluator:
 
     def _restore(self, group: LiveGroup, now: int) -> None:
         try:
-            group.restore(
+            count = group.restore(
                 now,
                 self._conditions,
                 tolerance_ms=round(self._settings.for_outage_tolerance * 1000),
@@ -210,6 +210,9 @@ class Evaluator:
             )
         except Exception:
             log.exception("alerts_not_restored", group=group.key)
+        else:
+            if count:
+                log.info("alerts_restored", group=group.key, alerts=count)
 
     def _assemble(self, groups: Sequence[Group], *, restored: bool) -> Assembly:
         try:

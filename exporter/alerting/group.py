@@ -131,18 +131,21 @@ class LiveGroup:
         self.last_ms = now
         return Evaluated(now, self._seconds, samples, failures, transitions, turns)
 
-    def restore(self, now: int, conditions: Conditions, *, tolerance_ms: int, grace_ms: int) -> None:
-        """After the second evaluation since a restart, go on from what was saved.
+    def restore(self, now: int, conditions: Conditions, *, tolerance_ms: int, grace_ms: int) -> int:
+        """After the second evaluation since a restart, go on from what was saved; gives the number of alerts that do.
 
         Not after the first: what a rule reads may not be there yet.
         """
         if self._first_ms is None:
             self._first_ms = now
-        elif not self.restored and now - self._first_ms >= self.interval_ms // 2:
-            for rule in self.rules:
-                if isinstance(rule.work, Alerting) and not rule.work.restored:
-                    restore(rule.work, conditions.head, now, tolerance=tolerance_ms, grace=grace_ms)
-            self.restored = True
+        if self.restored or now - self._first_ms < max(self.interval_ms // 2, 1):
+            return 0
+        count = 0
+        for rule in self.rules:
+            if isinstance(rule.work, Alerting) and not rule.work.restored:
+                count += restore(rule.work, conditions.head, now, tolerance=tolerance_ms, grace=grace_ms)
+        self.restored = True
+        return count
 
     def set_back(self, by: int) -> None:
         """The clock was set back by so many milliseconds."""

@@ -22,23 +22,23 @@ class Saved(NamedTuple):
     active_since: int
 
 
-def restore(rule: Alerting, storage: Storage, now: int, *, tolerance: int, grace: int) -> None:
-    """Take over since when the rule's alerts are active, where the store says so.
+def restore(rule: Alerting, storage: Storage, now: int, *, tolerance: int, grace: int) -> int:
+    """Take over since when the rule's alerts are active, where the store says so; gives the number of these alerts.
 
     `tolerance`: how old what was saved may be. `grace`: an alert that was pending waits at least for so long from now
     on; a rule whose `for` is shorter begins anew.
     """
     rule.restored = True
     if rule.terms.hold < grace or not rule.alerts:
-        return
+        return 0
     saved = _saved(rule, storage, now, tolerance)
-    if saved:
-        rule.alerts = {
-            labels: replace(alert, active_at=resumed(found, rule.terms.hold, now, grace=grace))
-            if (found := saved.get(shown(rule.rule, alert, ALERTS_FOR_STATE)))
-            else alert
-            for labels, alert in rule.alerts.items()
-        }
+    restored = {
+        labels: replace(alert, active_at=resumed(found, rule.terms.hold, now, grace=grace))
+        for labels, alert in rule.alerts.items()
+        if (found := saved.get(shown(rule.rule, alert, ALERTS_FOR_STATE)))
+    }
+    rule.alerts = {**rule.alerts, **restored}
+    return len(restored)
 
 
 def resumed(saved: Saved, hold: int, now: int, *, grace: int) -> int:
