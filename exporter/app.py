@@ -42,7 +42,7 @@ DRAIN_SCRAPE_SECONDS = 0.25
 """Time between two scrapes while the engine drains."""
 STOP_MARGIN_SECONDS = 20.0
 """What systemd is asked for beyond drain and kill, when it wants the daemon to stop."""
-SWITCH_SECONDS = 0.001
+SWITCH_SECONDS = 0.0005
 """How soon a thread that evaluates a query lets the event loop go on; Python's own 5 ms would show in every scrape."""
 EXIT_OK, EXIT_FAILED = 0, 1
 
