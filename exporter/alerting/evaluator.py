@@ -115,6 +115,7 @@ class Evaluator:
             self._adopt(assembly)
             self._meters.loaded(self._clock())
             self._tell(ends)
+            await self._work_off()
         rules = sum(len(group.rules) for group in self._groups)
         log.info("rules_loaded", files=files, groups=len(self._groups), rules=rules)
         return Reload(files=files, groups=len(self._groups), rules=rules)
@@ -131,9 +132,7 @@ class Evaluator:
         if self._working.locked():
             return
         async with self._working:
-            while (waiting := self._waiting) is not None:
-                self._waiting = None
-                await self._evaluate(waiting)
+            await self._work_off()
 
     def late_in(self, now: float) -> float:
         """Seconds from `now` until a group is late, should no scrape land; at least a tenth of a second."""
@@ -157,6 +156,11 @@ class Evaluator:
         """End the rule thread; the group that is at work is waited for."""
         self._closing = True
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _work_off(self) -> None:
+        while (tick := self._waiting) is not None:
+            self._waiting = None
+            await self._evaluate(tick)
 
     async def _evaluate(self, tick: _Tick) -> None:
         """Everything that is due at a tick, in the rule thread; then what came of it is told."""
@@ -287,4 +291,4 @@ def _log_turn(group: LiveGroup, turn: Turn) -> None:
 def _merged(waiting: _Tick | None, tick: _Tick) -> _Tick:
     if waiting is None:
         return tick
-    return _Tick(tick.now, tick.landed or waiting.landed, tick.streams | waiting.streams)
+    return _Tick(max(tick.now, waiting.now), tick.landed or waiting.landed, tick.streams | waiting.streams)
