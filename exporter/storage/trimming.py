@@ -12,6 +12,8 @@ from exporter.storage.stream import SEGMENT_VALUES, Stream
 
 _JOINED_ROWS = 4096
 """Most rows of a segment that is joined of smaller ones."""
+_PARTS = 8
+"""Least number of segments that what is kept of a series is cut into."""
 QUARANTINE_MS = 600_000
 """How long the slot of a forgotten series stays empty: longer than any query may go on that still knows it."""
 
@@ -40,7 +42,7 @@ def trim(stream: Stream, keep: I64, least: int, now_ms: int) -> bool:
         begin[segment.columns.slots[~stays]] = segment.stop
         if stays.any():
             less = segment.only(stays, kept[-1].columns if kept else None)
-            if kept and _joinable(kept[-1], less):
+            if kept and _joinable(stream, kept[-1], less, _least_kept(less.columns, keep)):
                 kept[-1] = join(kept[-1], less)
             else:
                 kept.append(less)
@@ -139,11 +141,14 @@ def _least_kept(columns: Columns, keep: I64) -> int:
     return known[1]
 
 
-def _joinable(before: Segment, after: Segment) -> bool:
+def _joinable(stream: Stream, before: Segment, after: Segment, keep_ms: int) -> bool:
+    """Whether two make one of a good size: it goes as a whole, so it must not span much of what is kept."""
     rows = before.rows + after.rows
+    span = after.end_ms - int(stream.stamps[before.first - stream.base])
     return (
         before.columns is after.columns
         and before.stop == after.first
         and rows <= _JOINED_ROWS
+        and span * _PARTS <= keep_ms
         and rows * len(after.columns) <= SEGMENT_VALUES
     )
