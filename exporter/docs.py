@@ -12,11 +12,13 @@ from exporter.settings.show import settings_table
 
 def all_families() -> tuple[Family, ...]:
     """Every metric family of our own, in the order in which the README shows them."""
+    import exporter.alerting.metrics
     import exporter.engine.metrics
     import exporter.gpu
     import exporter.process_metrics
     import exporter.scrape.metrics
     import exporter.sli
+    import exporter.storage.metrics
     import exporter.web
 
     return (
@@ -24,6 +26,8 @@ def all_families() -> tuple[Family, ...]:
         *exporter.gpu.FAMILIES,
         *exporter.engine.metrics.FAMILIES,
         *exporter.scrape.metrics.FAMILIES,
+        *exporter.storage.metrics.FAMILIES,
+        *exporter.alerting.metrics.FAMILIES,
         *exporter.web.FAMILIES,
         *exporter.process_metrics.FAMILIES,
     )
