@@ -126,8 +126,68 @@ def test_rules_that_are_there_twice_exit_as_promtool_does(tmp_path: Path) -> Non
 # --- templates
 
 STATEMENTS = ("{%s}", "{- %s -}", "{ if %s }}yes{{ else }}no{{ end }", "{ with %s }}{{ . }}{{ end }")
-WORDS = ['$value', '$labels', '.Labels', '.Labels.foo', '$labels.none', '.Value', '.', '1', '2', '0', '-3', '1.5', '1e9', '0.001', 'true', "'c'", '0x1f', '"a"', '"a.b:90"', '"1h"', '"%v"', '"%5.1f|"', '"%d', '%s"', '"%-8v|"', '"%q"', '"%+.2e"', '"%x"', '"%08.3f"', '(args.one)']
-FUNCTIONS = ["print", "printf", "println", "len", "index", "not", "and", "or", "eq", "ne", "lt", "le", "gt", "ge", "html", "urlquery", "humanize", "humanize1024", "humanizeDuration", "humanizePercentage", "humanizeTimestamp", "parseDuration", "toUpper", "toLower", "stripPort", "stripDomain", "reReplaceAll", "slice"]
+WORDS = [
+    "$value",
+    "$labels",
+    ".Labels",
+    ".Labels.foo",
+    "$labels.none",
+    ".Value",
+    ".",
+    "1",
+    "2",
+    "0",
+    "-3",
+    "1.5",
+    "1e9",
+    "0.001",
+    "true",
+    "'c'",
+    "0x1f",
+    '"a"',
+    '"a.b:90"',
+    '"1h"',
+    '"%v"',
+    '"%5.1f|"',
+    '"%d',
+    '%s"',
+    '"%-8v|"',
+    '"%q"',
+    '"%+.2e"',
+    '"%x"',
+    '"%08.3f"',
+    "(args.one)",
+]
+FUNCTIONS = [
+    "print",
+    "printf",
+    "println",
+    "len",
+    "index",
+    "not",
+    "and",
+    "or",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "html",
+    "urlquery",
+    "humanize",
+    "humanize1024",
+    "humanizeDuration",
+    "humanizePercentage",
+    "humanizeTimestamp",
+    "parseDuration",
+    "toUpper",
+    "toLower",
+    "stripPort",
+    "stripDomain",
+    "reReplaceAll",
+    "slice",
+]
 
 
 def random_template(rng: random.Random) -> str:
@@ -345,3 +405,39 @@ def test_promtool_says_the_same_of_odd_test_files(
     (tmp_path / "bad.yml").write_text("groups: [{name: ''}]\n")
     (tmp_path / "fails.yml").write_text("groups: [{name: g, rules: [{record: r, expr: a == on() a}]}]\n")
     agree(tmp_path, text + "\n", capsys)
+
+
+def random_values(rng: random.Random) -> str:
+    def number() -> str:
+        return rng.choice(["0", "1", "-2", "3.25", ".5", "1e3", "7e-2", "+4", "12"])
+
+    def item() -> str:
+        kinds = [number, lambda: "_", lambda: f"_x{rng.randint(0, 8)}", lambda: "stale", lambda: rng.choice(["NaN", "-Inf"]),
+                 lambda: f"{number()}x{rng.randint(0, 9)}",
+                 lambda: f"{number()}{rng.choice('+-')}{rng.choice(['1', '0.1', '2e-1', '5'])}x{rng.randint(0, 9)}"]  # fmt: skip
+        return rng.choice(kinds)()
+
+    return " ".join(item() for _ in range(rng.randint(0, 12)))
+
+
+def test_both_give_the_same_of_random_series(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(20261121)
+    series = [f's{number}{{n="{rng.choice("abc")}"}}' for number in range(30)]
+    asked = []
+    for one in series:
+        for shape in ("%s", "timestamp(%s)", "count_over_time(%s[7m30s])", "sum_over_time(%s[3m20s])", "-%s"):
+            at = f"{rng.randint(0, 40)}m{rng.randint(1, 59)}s"
+            asked.append({"expr": shape % one, "eval_time": at})
+    inputs = [{"series": one, "values": random_values(rng)} for one in series]
+    test = {"interval": "45s", "input_series": inputs, "promql_expr_test": asked}
+    text = yaml.safe_dump({"rule_files": ["r.yml"], "evaluation_interval": "1m", "tests": [test]})
+    (tmp_path / "r.yml").write_text(
+        "groups: [{name: g, rules: [{record: n, expr: 'count by (n) ({n!=\"\"})'}]}]\n"
+    )
+    _, theirs_said, ours_said = agree(tmp_path, text, capsys)
+    found = [
+        re.findall(r'expr: "(.*)", time: (\w+),\n *exp: nil\n *got: (.*)', said)
+        for said in (theirs_said, ours_said)
+    ]
+    assert len(found[0]) > 30
+    assert found[1] == found[0]
