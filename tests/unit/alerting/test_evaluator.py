@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
+from exporter.alerting import evaluator
 from exporter.alerting.evaluator import Evaluator
 from exporter.alerting.metrics import FAMILIES
 from exporter.alerting.transition import Transition
@@ -228,6 +229,28 @@ async def test_a_reload_waits_for_the_evaluation_and_keeps_pending_alerts(
         await daemon.scrape(second, waiting=9)
     assert [(one.after, one.at - NOW) for one in daemon.told] == [("pending", 0), ("firing", 3)]
     assert daemon.told[1].alert.annotations == (("summary", "9 still wait"),)
+
+
+async def test_a_scrape_that_lands_during_a_reload_is_evaluated_after_it(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.evaluator.load()
+    entered, go = threading.Event(), threading.Event()
+    read = evaluator.read_groups
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        entered.set()
+        assert go.wait(30)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(evaluator, "read_groups", slowly)
+    reload = asyncio.create_task(daemon.evaluator.reload())
+    assert await asyncio.to_thread(entered.wait, 30)
+    await daemon.scrape(0)
+    assert daemon.evaluated("fast") is None
+    go.set()
+    assert not (await reload).problems
+    assert daemon.evaluated("fast") == 0
 
 
 async def test_a_bad_file_changes_nothing_and_says_why(daemon: Daemon) -> None:
