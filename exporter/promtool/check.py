@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
     code = VALID
     for name in args.files or ["-"]:
         sys.stdout.write("Checking standard input\n" if name == "-" else f"Checking {name}\n")
-        problems, duplicates, rules = check_file(name, ignore_unknown=args.ignore_unknown_fields)
+        problems, duplicates, rules = _checked(name, ignore_unknown=args.ignore_unknown_fields)
         if args.lint == "none":
             duplicates = []
         sys.stdout.flush()
@@ -57,8 +57,9 @@ def main(args: argparse.Namespace) -> int:
     return code
 
 
-def check_file(name: str, *, ignore_unknown: bool = False) -> tuple[list[str], list[str], int]:
-    """A file's mistakes, its rules that are there twice as one text, and how many rules it has; `-` is standard input."""
+def _checked(name: str, *, ignore_unknown: bool) -> tuple[list[str], list[str], int]:
+    """A file's mistakes, what to say of rules that are there twice, and how many rules it has; `-` is standard input."""
+    from exporter.alerting.document import parse_document
     from exporter.alerting.rulefile import load_rules, read_rule_file
 
     try:
@@ -66,6 +67,8 @@ def check_file(name: str, *, ignore_unknown: bool = False) -> tuple[list[str], l
         groups = load_rules(text, "<stdin>" if name == "-" else name, ignore_unknown=ignore_unknown)
     except ConfigError as error:
         return list(error.problems), [], 0
+    if parse_document(text)[1]:
+        sys.stderr.write("  WARNING: only the first YAML document of a rule file counts\n")
     return [], duplicate_rules(groups), sum(len(group.rules) for group in groups)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,3 +91,19 @@ def test_unknown_fields_may_be_ignored(tmp_path: Path) -> None:
     name = written(tmp_path, GOOD.replace("name: g", "name: g, extra: 1"))
     assert run(name) == 1
     assert run(name, "--ignore-unknown-fields") == 0
+
+
+def test_a_second_document_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(written(tmp_path, GOOD + "---\n" + GOOD)) == 0
+    shown = capsys.readouterr()
+    assert "SUCCESS: 2 rules found" in shown.out
+    assert shown.err == "  WARNING: only the first YAML document of a rule file counts\n"
+
+
+def test_the_commands_cost_nothing_before_they_run() -> None:
+    script = (
+        "import sys, exporter.promtool.check, exporter.promtool.unittest; "
+        "print([name for name in ('numpy', 'yaml', 're2', 'promql_parser') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
