@@ -96,14 +96,14 @@ def alert_differences(expected: Alerts, got: Alerts) -> Iterator[str]:
     for one in missing:
         other = max(unexpected, key=lambda candidate: _likeness(one, candidate), default=None)
         if other is None or not _likeness(one, other):
-            yield f"missing: {shown_labels(one[0])} with annotations {shown_labels(one[1])}"
+            yield f"missing: {shown_labels(one[0])}"
             continue
         unexpected.remove(other)
         where = shown_labels(other[0])
         yield from _pair_differences("label", where, dict(one[0]), dict(other[0]))
         yield from _pair_differences("annotation", where, dict(one[1]), dict(other[1]))
     for one in unexpected:
-        yield f"unexpected: {shown_labels(one[0])} with annotations {shown_labels(one[1])}"
+        yield f"unexpected: {shown_labels(one[0])}"
 
 
 def _likeness(one: tuple[Labels, Labels], other: tuple[Labels, Labels]) -> float:
