@@ -29,8 +29,10 @@ def short(value: str) -> str:
     number = float(value)
     if not math.isfinite(number) or number == int(number):
         return value
-    whole = len(str(int(abs(number)))) if abs(number) >= 1 else 0
-    text = f"{number:.{max(0, DIGITS - whole)}f}" if abs(number) >= 1e-4 else f"{number:.{DIGITS}g}"
+    if abs(number) < 1e-4:
+        text = f"{number:.{DIGITS}g}"
+    else:
+        text = f"{number:.{max(0, DIGITS - 1 - math.floor(math.log10(abs(number))))}f}"
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 

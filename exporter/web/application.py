@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -14,6 +15,7 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
 
 from exporter.exposition.page import negotiate
+from exporter.web import runbook
 from exporter.web.auth import OPEN_PATHS, BearerToken
 from exporter.web.landing import landing_page
 from exporter.web.limits import (
@@ -68,6 +70,14 @@ class _Routes:
         answer = self._readiness(request)
         return _reply(request, answer.code, answer.body, answer.line)
 
+    async def runbook(self, _request: web.Request) -> web.Response:
+        from exporter.alerting.files import shipped_folder
+
+        page = await asyncio.to_thread(runbook.runbook_page, shipped_folder())
+        if page is None:
+            raise web.HTTPNotFound
+        return web.Response(text=page, content_type="text/html", headers=_LANDING)
+
     async def landing(self, request: web.Request) -> web.Response:
         page = landing_page(self._readiness(request))
         return web.Response(text=page, content_type="text/html", headers=_LANDING)
@@ -113,6 +123,7 @@ def build_application(
     application.router.add_get("/-/ready", routes.ready)
     application.router.add_get("/health", routes.ready)
     application.router.add_get("/", routes.landing)
+    application.router.add_get(runbook.PATH, routes.runbook)
     if api is not None:
         from exporter.web.api.routes import add_routes
 

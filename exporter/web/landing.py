@@ -15,6 +15,7 @@ _LINKS = (
     ("/api/v1/metrics", "the state of engine, GPUs and alerts, as one JSON object"),
     ("/api/v1/rules", "rules and what they found, as Prometheus shows them"),
     ("/api/v1/alerts", "pending and firing alerts"),
+    ("/rules/RUNBOOK.md", "for each alert: what it means, what to look at, what to do"),
     ("/-/ready", "whether the engine can serve; alias <code>/health</code>"),
     ("/-/healthy", "whether this daemon is alive"),
 )

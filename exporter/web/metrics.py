@@ -52,7 +52,16 @@ _API = (
     "status/tsdb",
 )
 PATHS = frozenset(
-    {"/", "/metrics", "/metrics/prometheus", "/-/healthy", "/-/ready", "/health", "/-/reload"}
+    {
+        "/",
+        "/metrics",
+        "/metrics/prometheus",
+        "/-/healthy",
+        "/-/ready",
+        "/health",
+        "/-/reload",
+        "/rules/RUNBOOK.md",
+    }
     | {f"/api/v1/{name}" for name in _API}
 )
 LABEL_VALUES = "/api/v1/label/:name/values"
