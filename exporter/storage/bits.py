@@ -28,6 +28,12 @@ def are_samples(values: F64) -> Bool:
     return sampled
 
 
+def are_absent(values: F64) -> Bool:
+    """Where a series has nothing at all, not even its end."""
+    absent: Bool = values.view(np.uint64) == _ABSENT
+    return absent
+
+
 def has_nan(values: F64) -> bool:
     """Whether there is any NaN, and so perhaps a marker; cheaper than looking at bits."""
     return bool(np.isnan(values).any())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.storage.arrays import F64, I64, Bool
-from exporter.storage.bits import are_samples
+from exporter.storage.bits import are_absent, are_samples
 from exporter.storage.model import Edges
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SharedSeries:
         if not stamps:
             return np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_)
         times, entries = np.concatenate(stamps), np.concatenate(values)
-        kept = ~_absent(entries)
+        kept = ~are_absent(entries)
         times, entries = times[kept], entries[kept]
         marks = ~are_samples(entries)
         order = np.lexsort((marks, times))
@@ -76,10 +76,3 @@ class SharedSeries:
         new = np.ones(len(times), np.bool_)
         new[1:] = times[1:] != times[:-1]
         return times[new], entries[new], ~marks[new]
-
-
-def _absent(values: F64) -> Bool:
-    from exporter.storage.bits import ABSENT
-
-    absent: Bool = values.view(np.uint64) == np.array(ABSENT).view(np.uint64)
-    return absent
