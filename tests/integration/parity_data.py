@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ def series(name: str, **labels: str) -> Labels:
     return tuple(sorted({"__name__": name, "job": "vllm", **labels}.items()))
 
 
+@cache
 def streams() -> dict[str, list[Row]]:
     """Every stream, its rows in order of time; the same each time."""
     dice = random.Random(7)
@@ -185,17 +187,25 @@ def _odd(dice: random.Random) -> Callable[[int], dict[Labels, float]]:
 def head() -> Head:
     """Our store with all of it."""
     store = Head(retention=Retention(24 * 3_600_000), memory_limit=1 << 30)
+    fill(store, START, END + 1)
+    return store
+
+
+def fill(store: Head, begin: int, end: int) -> None:
+    """Append the rows of the times `[begin, end)`."""
     for name, rows in streams().items():
         stream, layouts = store.stream(name), dict[tuple[Labels, ...], Layout]()
         for row in rows:
+            if not begin <= row.t_ms < end:
+                continue
             labels = tuple(row.values)
             if labels not in layouts:
-                counters = [
-                    dict(one)["__name__"].endswith(("_total", "_bucket", "_count", "_sum")) for one in labels
-                ]
-                layouts[labels] = Layout(labels, counters)
+                layouts[labels] = Layout(labels, [_is_counter(one) for one in labels])
             stream.append(row.t_ms, layouts[labels], np.array(list(row.values.values())))
-    return store
+
+
+def _is_counter(labels: Labels) -> bool:
+    return dict(labels)["__name__"].endswith(("_total", "_bucket", "_count", "_sum"))
 
 
 def pushes() -> Iterator[dict[Labels, list[Sample]]]:
