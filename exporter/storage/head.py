@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import structlog
 
 from exporter.storage.arrays import I64, Bool
 from exporter.storage.batch import Batch
@@ -22,6 +23,8 @@ from exporter.storage.stream import SEGMENT_ROWS, Stream
 from exporter.storage.trimming import QUARANTINE_MS, cut, trim, truncate, unused
 
 __all__ = ["Head", "HeadStats", "Layout", "Stream"]
+
+log = structlog.get_logger(__name__)
 
 _SELECTIONS = 4096
 """Selections that are remembered."""
@@ -182,7 +185,10 @@ class Head:
             for name, batches in self._pending.items():
                 stream = self._streams.get(name) or self._new_stream(name)
                 with stream.lock:
-                    restore(stream, batches)
+                    if stream.last_ms is None:
+                        restore(stream, batches)
+                    else:
+                        log.warning("samples_loaded_too_late", stream=name, batches=len(batches))
             self._pending = {}
 
     def _new_stream(self, name: str) -> Stream:

@@ -138,12 +138,12 @@ def edges(view: View, chosen: Chosen, lo: I64, hi: I64) -> Edges:
         plain = np.flatnonzero(~view.counters[slots] & (counts > 1).any(axis=1))
         if len(plain):
             rise[plain] = last[plain] - first[plain]
-            _add_falls(view, slots, plain, rise, lo, hi)
+            _add_falls(view, chosen, plain, rise, lo, hi)
     return Edges(counts, stamps[first_at], first, stamps[last_at], last, rise)
 
 
-def samples(view: View, chosen: Chosen, lo: int, hi: int) -> list[Samples]:
-    """Everything in `(lo, hi]`; the rows count places among the chosen."""
+def samples(view: View, chosen: Chosen, lo: int, hi: int, some: I64 | None = None) -> list[Samples]:
+    """Everything in `(lo, hi]`, of all or of some of the chosen; the rows count places among the chosen."""
     stamps, slots = view.stamps, chosen.slots
     low, high = stamps.searchsorted((lo, hi), "right").tolist()
     if high <= low or not len(slots):
@@ -151,6 +151,10 @@ def samples(view: View, chosen: Chosen, lo: int, hi: int) -> list[Samples]:
     start, stop = low + view.base, high + view.base
     there = are_samples(view.row(slots, stop - 1))
     turned = _turned(view, chosen, start, stop - 1)
+    if some is not None and len(some) < len(slots):
+        wanted = np.zeros(len(slots), np.bool_)
+        wanted[some] = True
+        there, turned = there & wanted, turned & wanted
     times = stamps[low:high]
     found = []
     steady = np.flatnonzero(there & ~turned)
@@ -263,15 +267,14 @@ def _add_resets(view: View, chosen: Chosen, rise: F64, first_at: I64, high: I64,
             rise[:, step] += np.bincount(some, lost, len(rise))
 
 
-def _add_falls(view: View, slots: I32, plain: I64, rise: F64, lo: I64, hi: I64) -> None:
+def _add_falls(view: View, chosen: Chosen, plain: I64, rise: F64, lo: I64, hi: I64) -> None:
     """The same for series that nobody called a counter: their falls are looked for in the windows themselves."""
     low, high = int(lo.min()), int(hi.max())
     width = int(view.stamps.searchsorted(high, "right") - view.stamps.searchsorted(low, "right"))
     size = max(1, _BLOCK // max(1, width))
     for start in range(0, len(plain), size):
-        part = plain[start : start + size]
-        for group in samples(view, Chosen(slots[part]), low, high):
-            target = part[np.asarray(group.rows)]
+        for group in samples(view, chosen, low, high, plain[start : start + size]):
+            target = np.asarray(group.rows)
             before, after = group.values[:, :-1], group.values[:, 1:]
             fell = after < before
             lost = before * fell  # several times as fast as np.where, but no good for NaN and Inf

@@ -342,6 +342,17 @@ def test_a_stream_that_was_appended_to_takes_no_loaded_rows(head: Head) -> None:
         head.load(batch)
 
 
+def test_a_row_that_overtakes_the_loaded_ones_is_kept_and_they_are_not() -> None:
+    old, new = (Head(retention=Retention(HOUR), memory_limit=LIMIT) for _ in range(2))
+    old.stream("s").append(1, Layout([series("x")]), [1.0])
+    stream = new.stream("s")
+    for batch in old.unsaved():
+        new.load(batch)
+    stream.append(5, Layout([series("x")]), [5.0])
+    [group] = new.select(named("x")).samples(0, 10)
+    assert group.times.tolist() == [5]
+
+
 # --- threads
 
 
