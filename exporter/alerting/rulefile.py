@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from exporter.alerting.document import SIZE_LIMIT, DocumentError, Node, Reader, parse_document
+from exporter.alerting.document import SIZE_LIMIT, DocumentError, Node, parse_document
+from exporter.alerting.fields import Reader
 from exporter.errors import ConfigError
 
 _FILE_FIELDS = ("groups",)

@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from exporter.alerting.document import DocumentError, Node, Reader, parse_document
+from exporter.alerting.document import DocumentError, Node, parse_document
+from exporter.alerting.fields import Reader
 from exporter.alerting.rulefile import RuleFileError, read_rule_file
 from exporter.errors import ConfigError
 from exporter.promtool.series import InputSeries, NotationError, parse_labels, parse_values

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
-from exporter.alerting.document import DocumentError, Node, Reader, parse_document
+from exporter.alerting.document import DocumentError, Node, parse_document
+from exporter.alerting.fields import Reader
 from exporter.errors import ConfigError
 from exporter.slo.windows import SHORTEST
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from exporter.alerting.template.errors import TemplateError
 from exporter.alerting.template.literals import quote_go
 
 KEYWORDS = frozenset(
@@ -192,8 +191,3 @@ def _ends_word(text: str, at: int) -> bool:
 def _unicode(character: str) -> str:
     shown = f" '{character}'" if character.isprintable() else ""
     return f"U+{ord(character):04X}{shown}"
-
-
-def error_at(text: str, at: int, message: str) -> TemplateError:
-    """A mistake at a character of a template."""
-    return TemplateError(message, *place(text, at))

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from exporter.alerting.template.errors import FunctionError
+from exporter.alerting.template.flags import TEXT_LIMIT, too_long
 from exporter.alerting.template.literals import quote_go
-from exporter.alerting.template.printing import TEXT_LIMIT
 
 _MID_WORD = frozenset("'.:\u00b7\u2018\u2019\u2024\u2027\ufe13\ufe52\ufe55\uff07\uff0e\uff1a")
 _HTML = str.maketrans({'"': "&#34;", "'": "&#39;", "&": "&amp;", "<": "&lt;", ">": "&gt;", "\0": "\ufffd"})
@@ -174,7 +174,7 @@ def replace_all(pattern: str, replacement: str, text: str) -> str:
             shown = _expanded(replacement, match)
         length += len(before) + len(shown)
         if length > TEXT_LIMIT:
-            raise FunctionError(f"the text would be longer than {TEXT_LIMIT} characters")
+            raise too_long()
         parts += (before, shown)
         end = match.end()
     return "".join(parts) + text[end:]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.alerting.document import Reader, parse_document
+from exporter.alerting.document import parse_document
+from exporter.alerting.fields import Reader
 from exporter.alerting.rulefile import Group, Rule, RuleFileError, load_rule_file, load_rules
 
 GOOD = """
@@ -77,7 +78,9 @@ def test_a_file_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "groups: [null]", "groups:\n", "groups: []", "---\n", "{}", "null"])
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "groups: [null]", "groups:\n", "groups: []", "---\n", "{}", "null"]
+)
 def test_a_file_may_have_no_groups(text: str) -> None:
     assert load_rules(text, "f") == ()
 

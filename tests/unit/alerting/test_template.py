@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.alerting.template import QuerySample, Template, TemplateError
-from exporter.alerting.template.printing import format_float
+from exporter.alerting.template.floats import format_float
 
 CASES = yaml.safe_load(Path(__file__).with_name("templates.yml").read_text())
 
