@@ -123,7 +123,6 @@ async def _live(
     """The daemon's life, top to bottom; what is opened here is closed in reverse when the engine's life has ended."""
     from exporter import process_metrics
     from exporter.gpu import GpuSampler
-    from exporter.monitor import Monitor
     from exporter.schedule import Schedule
     from exporter.scrape.cycle import RESERVED_PREFIXES, Scraper
     from exporter.scrape.target import EngineTarget
@@ -167,17 +166,6 @@ async def _live(
                 server.publish(blocks.daemon)
                 monitor.publish()
 
-        monitor = Monitor(
-            settings,
-            (blocks.indicators, blocks.gpu, blocks.daemon),
-            daemon=blocks.daemon,
-            instance=settings.rules.instance or urlsplit(server.url).netloc,
-            external_url=server.url,
-            reserved=RESERVED_PREFIXES,
-            refresh=refresh,
-            before_save=keeper.save,
-        )
-        server.api = _api(settings, server, monitor, engine, indicators, gpu, blocks.indicators)
         scraper = Scraper(
             settings.scrape,
             target,
@@ -189,7 +177,7 @@ async def _live(
             after=lambda good, _now: engine.observe(
                 indicators.progress() if good else None, now=time.monotonic()
             ),
-            landed=monitor.landed,
+            landed=lambda row, now: monitor.landed(row, now),
         )
         engine.subscribe(scraper.engine_changed)
 
@@ -200,12 +188,28 @@ async def _live(
             lambda: gpu.publish(now=time.monotonic()),
             lambda: process.publish(now=time.monotonic()),
             lambda: server.publish(blocks.daemon),
-            monitor.publish,
         ]
         await server.start()
         stack.push_async_callback(server.stop)
-        await monitor.start(settings.data_dir)
+
+        from exporter.monitor import (
+            Monitor,
+        )  # NumPy and the rules take their time: who scrapes is answered first
+
+        monitor = Monitor(
+            settings,
+            (blocks.indicators, blocks.gpu, blocks.daemon),
+            daemon=blocks.daemon,
+            instance=settings.rules.instance or urlsplit(server.url).netloc,
+            external_url=server.url,
+            reserved=RESERVED_PREFIXES,
+            refresh=refresh,
+            before_save=keeper.save,
+        )
         stack.push_async_callback(monitor.stop)
+        await monitor.start(settings.data_dir)
+        readers.before_render.append(monitor.publish)
+        await server.serve_api(_api(settings, server, monitor, engine, indicators, gpu, blocks.indicators))
 
         async def save() -> None:
             await keeper.sync()

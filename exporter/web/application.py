@@ -93,7 +93,7 @@ def build_application(
     engine_status: Callable[[], EngineStatus],
     api: Api | None = None,
 ) -> web.Application:
-    """All routes, behind one guard."""
+    """All routes, behind one guard; without an API, its paths say that it is still to come."""
 
     @web.middleware
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -129,7 +129,19 @@ def build_application(
 
         plain = negotiate(None, None)
         add_routes(application, api, lambda: snapshot.body(plain))
+    else:
+        application.router.add_route("*", "/api/{path:.*}", _not_yet)
+        application.router.add_route("*", "/-/reload", _not_yet)
     return application
+
+
+async def _not_yet(_request: web.Request) -> web.Response:
+    """The daemon has just started; the next connection may find the API."""
+    body = {"status": "error", "errorType": "unavailable", "error": "the samples and rules are being loaded"}
+    response = _json(503, body)
+    response.headers["Retry-After"] = "1"
+    response.force_close()
+    return response
 
 
 def is_api(path: str) -> bool:

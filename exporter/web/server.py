@@ -33,8 +33,8 @@ class WebServer:
     """The HTTP face: `bind` first, `start` in the event loop, `stop` at the end; one of each.
 
     `before_render` is called before each new snapshot of the page, to bring the blocks up to date; let it call
-    `publish` too. `engine_status` is asked at each readiness request. Without an `api`, which may be given until
-    `start`, its paths are not found; `stop` closes it.
+    `publish` too. `engine_status` is asked at each readiness request. The API may follow after the start, with
+    `serve_api`: until then its paths say 503. `stop` closes it.
     """
 
     def __init__(
@@ -44,9 +44,7 @@ class WebServer:
         *,
         engine_status: Callable[[], EngineStatus],
         before_render: Callable[[], None] = lambda: None,
-        api: Api | None = None,
     ) -> None:
-        self.api = api
         self._settings = settings
         self._engine_status = engine_status
         self._token = BearerToken(settings.bearer_token)
@@ -55,6 +53,8 @@ class WebServer:
         self._socket: socket.socket | None = None
         self._tls: ssl.SSLContext | None = None
         self._stack: AsyncExitStack | None = None
+        self._applications: AsyncExitStack | None = None
+        self._face: Face | None = None
 
     def bind(self) -> socket.socket:
         """Take the port and read the certificate, before anything else is started; ConfigError names what is wrong.
@@ -80,20 +80,13 @@ class WebServer:
 
     async def start(self) -> None:
         """Answer from now on."""
-        from exporter.web.application import build_application, build_runner
-
         assert self._socket is not None, "bind() comes first"
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.callback(self._socket.close)
-            if self.api is not None:
-                stack.callback(self.api.close)
-            application = build_application(self._snapshot, self._token, self._engine_status, self.api)
-            runner = build_runner(application, self._metrics)
-            stack.push_async_callback(runner.cleanup)
-            await runner.setup()
-            assert runner.server is not None
-            face = Face(self._snapshot, self._token, self._metrics, runner.server)
+            self._applications = await stack.enter_async_context(AsyncExitStack())
+            fallback = await self._run_application(None)
+            self._face = face = Face(self._snapshot, self._token, self._metrics, fallback)
             stack.callback(_close_all, face)
             server = await loop.create_server(
                 lambda: Connection(face),
@@ -112,6 +105,24 @@ class WebServer:
                 url=self.url,
                 advice="who reaches this address reads everything; set web.bearer_token, or listen on 127.0.0.1",
             )
+
+    async def serve_api(self, api: Api) -> None:
+        """From now on new connections find the API, too; once, after `start`."""
+        assert self._face is not None and self._applications is not None, "start() comes first"
+        self._applications.callback(api.close)
+        self._face.fallback = await self._run_application(api)
+
+    async def _run_application(self, api: Api | None) -> Callable[[], asyncio.Protocol]:
+        """Set an application up; what makes its protocol objects."""
+        from exporter.web.application import build_application, build_runner
+
+        assert self._applications is not None
+        application = build_application(self._snapshot, self._token, self._engine_status, api)
+        runner = build_runner(application, self._metrics)
+        self._applications.push_async_callback(runner.cleanup)
+        await runner.setup()
+        assert runner.server is not None
+        return runner.server
 
     async def stop(self) -> None:
         """Take no new connection, finish the answers being made, close; harmless before `start` and twice."""

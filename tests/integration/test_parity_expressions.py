@@ -226,10 +226,10 @@ class Daemon:
             WebSettings(listen="127.0.0.1:0"),
             Page([]),
             engine_status=lambda: EngineStatus(mode="supervised", base_url=None),
-            api=api,
         )
         self.port = int(server.bind().getsockname()[1])
         await server.start()
+        await server.serve_api(api)
         self._ready.set()
         await self._ended.wait()
         await server.stop()

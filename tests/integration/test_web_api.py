@@ -105,7 +105,6 @@ class Site:
             WebSettings(listen="127.0.0.1:0", **web),
             Page([block]),
             engine_status=lambda: EngineStatus(mode="supervised", base_url="http://127.0.0.1:8000"),
-            api=self.api,
         )
         self.port: int = self.server.bind().getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -127,6 +126,7 @@ async def running(
 ) -> AsyncIterator[Site]:
     site = Site(store if store is not None else head(ROWS), clock=clock, rules=rules, web=web or {})
     await site.server.start()
+    await site.server.serve_api(site.api)
     try:
         yield site
     finally:
@@ -358,7 +358,7 @@ async def test_a_form_has_its_limits(client: aiohttp.ClientSession) -> None:
         assert "longer than" in (await response.json())["error"]
 
 
-async def test_without_an_api_its_paths_are_not_found() -> None:
+async def test_until_the_api_is_there_its_paths_say_so() -> None:
     server = WebServer(
         WebSettings(listen="127.0.0.1:0"),
         Page([Block()]),
@@ -368,10 +368,11 @@ async def test_without_an_api_its_paths_are_not_found() -> None:
     await server.start()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
-            answer = await get(client, "/api/v1/query", code=404, query="up")
-            assert answer["errorType"] == "not_found"
+            answer = await get(client, "/api/v1/query", code=503, query="up")
+            assert answer["errorType"] == "unavailable"
             async with client.post("/-/reload") as response:
-                assert response.status == 404
+                assert response.status == 503
+                assert response.headers["Connection"] == "close", "the next connection may find it"
     finally:
         await server.stop()
 
