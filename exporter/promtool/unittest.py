@@ -78,15 +78,16 @@ def failures_of(
 
 
 def _groups(path: Path, patterns: Sequence[str], *, ignore_unknown: bool) -> list[Group]:
-    """The groups of all rule files that a test file names, relative to itself."""
+    """The groups of all rule files that a test file names, relative to itself; a file that is named twice counts once."""
     from exporter.alerting.rulefile import load_rules, read_rule_file
 
-    groups: list[Group] = []
+    files: dict[str, tuple[Group, ...]] = {}
     for pattern in patterns:
         where = str(path.parent / pattern)
         found = sorted(glob.glob(where, include_hidden=True)) if "\0" not in where else []  # noqa: PTH207  may be absolute
         if not found:
             sys.stderr.write(f"  WARNING: no file match pattern {pattern}\n")
         for name in found:
-            groups += load_rules(read_rule_file(Path(name)), name, ignore_unknown=ignore_unknown)
-    return groups
+            if name not in files:
+                files[name] = load_rules(read_rule_file(Path(name)), name, ignore_unknown=ignore_unknown)
+    return [group for groups in files.values() for group in groups]

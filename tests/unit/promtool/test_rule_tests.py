@@ -141,6 +141,10 @@ def test_a_pattern_without_files_is_a_warning(folder: Path, capsys: pytest.Captu
     assert capsys.readouterr().err == "  WARNING: no file match pattern nothing*.yml\n"
 
 
+def test_a_rule_file_that_is_named_twice_counts_once(folder: Path) -> None:
+    assert run(folder, TESTS.replace("[rules.yml]", "[rules.yml, r*.yml]")) == 0
+
+
 def test_tests_are_chosen_by_name(folder: Path) -> None:
     text = TESTS.replace("value: 2}", "value: 3}")
     assert run(folder, text) == 1
