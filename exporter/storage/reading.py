@@ -127,11 +127,11 @@ def edges(view: View, chosen: Chosen, lo: I64, hi: I64) -> Edges:
             if run is None:
                 continue
             counts[:, step] = run.counts
-            first_at[:, step], last_at[:, step] = run.first - view.base, run.last - view.base
-            for column, rows, known in ((first, run.first, start), (last, run.last, stop)):
-                moved = np.flatnonzero((rows != known) & (run.counts > 0))
-                if len(moved):
-                    column[moved, step] = view.points(slots[moved], rows[moved])
+            for entries, at, rows in ((first, first_at, run.first), (last, last_at, run.last)):
+                if rows is not None:
+                    moved = np.flatnonzero((rows != at[:, step] + view.base) & (run.counts > 0))
+                    at[moved, step] = rows[moved] - view.base
+                    entries[moved, step] = view.points(slots[moved], rows[moved])
     with np.errstate(invalid="ignore", over="ignore"):
         rise = last - first
         _add_resets(view, chosen, rise, first_at, high, void)
@@ -200,11 +200,14 @@ def _nothing(shape: tuple[int, int]) -> Edges:
 
 
 class _Run(NamedTuple):
-    """Per series: its samples in a window's rows, and the rows of the first and the last; without any, these mean nothing."""
+    """Per series: its samples in a window's rows, and the rows of the first and the last; without any, these mean nothing.
+
+    None: it is the window's first, or last, row for all.
+    """
 
     counts: I64
-    first: I64
-    last: I64
+    first: I64 | None
+    last: I64 | None
 
 
 class _Turns:
@@ -227,7 +230,7 @@ class _Turns:
             return None
         rows, places, weights = self._rows[start:stop], self._places[start:stop], self._weights[start:stop]
         n = len(self._slots)
-        first = np.full(n, low, np.int64)
+        first: I64 = np.full(n, low, np.int64)
         if begin is not None and cut:
             first = np.clip(begin, low, high)
             starts_there = starts_there & (begin <= high)
@@ -236,18 +239,20 @@ class _Turns:
             ends_there = ends_there & (begin <= high)
             kept = rows > first[places]
             rows, places, weights = rows[kept], places[kept], weights[kept]
-        counts = np.where(ends_there, high + 1, 0) - np.where(starts_there, first, 0)
-        counts -= np.bincount(places, weights * rows, n).astype(np.int64)
-        last = np.full(n, high, np.int64)
-        if not starts_there.all():
+        counts: I64 = -np.bincount(places, weights * rows, n).astype(np.int64)
+        all_start, all_end = bool(starts_there.all()), bool(ends_there.all())
+        counts += high + 1 if all_end else np.where(ends_there, high + 1, 0)
+        counts -= first if all_start else np.where(starts_there, first, 0)
+        if not all_start:
             came = first.copy()
             came[places[::-1]] = rows[::-1]
             first = np.where(starts_there, first, came)
-        if not ends_there.all():
-            ended = last.copy()
+        last: I64 | None = None
+        if not all_end:
+            ended = np.full(n, high, np.int64)
             ended[places] = rows - 1
-            last = np.where(ends_there, last, ended)
-        return _Run(counts, first, last)
+            last = np.where(ends_there, high, ended)
+        return _Run(counts, None if all_start and not cut else first, last)
 
 
 def _add_resets(view: View, chosen: Chosen, rise: F64, first_at: I64, high: I64, void: Bool) -> None:
