@@ -155,7 +155,7 @@ def _rule(node: Node, where: str, group_labels: Mapping[str, str], reader: Reade
     _check_labels(fields.get("labels"), labels, where, reader)
     for name in annotations:
         if not is_label_name(name):
-            reader.problem(fields["annotations"], f"{where}: invalid annotation name: {name}")
+            reader.problem(_entry(fields["annotations"], name), f"{where}: invalid annotation name: {name}")
     if alert:
         _check_templates(fields.get("labels"), labels, "label", where, reader)
         _check_templates(fields.get("annotations"), annotations, "annotation", where, reader)
@@ -189,9 +189,9 @@ def is_utf8(text: str) -> bool:
 def _check_labels(node: Node | None, labels: Mapping[str, str], where: str, reader: Reader) -> None:
     for name, value in labels.items():
         if not is_label_name(name) or name == "__name__":
-            reader.problem(node, f"{where}: invalid label name: {name}")
+            reader.problem(_entry(node, name), f"{where}: invalid label name: {name}")
         if not is_utf8(value):
-            reader.problem(node, f"{where}: invalid label value: {value!a}")
+            reader.problem(_entry(node, name), f"{where}: invalid label value: {value!a}")
 
 
 def _check_expression(node: Node, expr: str, where: str, reader: Reader) -> None:
@@ -216,4 +216,11 @@ def _check_templates(
         try:
             Template(text)
         except TemplateError as error:
-            reader.problem(node, f'{where}: {what} "{name}": {error}')
+            reader.problem(_entry(node, name), f'{where}: {what} "{name}": {error}')
+
+
+def _entry(node: Node | None, name: str) -> Node | None:
+    """The value of a mapping's key; the mapping itself where the key came from somewhere else."""
+    if node is None or node.kind != "mapping":
+        return node
+    return next((value for key, value in node.pairs if key.text == name), node)
