@@ -49,6 +49,7 @@ NUMBERS = "since 3, a number may stand for a duration in seconds, and have under
 SPREAD = "since 3, the spread of a single infinite or NaN value is NaN, not 0"
 MATCHES = "since 3, several matches are an error even where the comparison is false"
 TURNS = "since 3, series that lose their names and take turns become one series"
+FROZEN = "since 3, `@` fixes the window of predict_linear too"
 NEWLINES = "since 3, `.` in a regular expression matches a line break"
 DIFFERENCES = {
     "stddev_over_time(huge[5m])": OVERFLOW,
@@ -66,6 +67,7 @@ DIFFERENCES = {
     "stddev by (gpu) (noise)": SPREAD,
     "temperature_celsius > on (job) sum by (job) (up)": MATCHES,
     "-(temperature_celsius > 0 or flapping)": TURNS,
+    "predict_linear(temperature_celsius[10m] @ end(), 60)": FROZEN,
     'labelled{text=~"two.lines"}': NEWLINES,
     'label_replace(labelled, "matched", "yes", "text", "two.lines")': NEWLINES,
 }
