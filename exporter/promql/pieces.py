@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from exporter.promql.model import Scalar, Value, Vector
+from exporter.promql.model import Budget, Scalar, Value, Vector
 from exporter.promql.plan import Evaluation, Node
 from exporter.storage.model import Labels, Matcher
 
@@ -33,11 +33,11 @@ def evaluated(
         cast("Value", part.evaluate(run.at(times[first : first + size], interval)))
         for first in range(0, len(times), size)
     ]
-    return pieces[0] if len(pieces) == 1 else joined(pieces)
+    return pieces[0] if len(pieces) == 1 else joined(pieces, run.budget)
 
 
-def joined(pieces: Sequence[Value]) -> Value:
-    """Pieces side by side; series that a piece lacks are absent in it."""
+def joined(pieces: Sequence[Value], budget: Budget) -> Value:
+    """Pieces side by side; series that a piece lacks are absent in it, and cost as much as if they were there."""
     if isinstance(pieces[0], Scalar):
         return Scalar(np.concatenate([piece.values for piece in cast("Sequence[Scalar]", pieces)]))
     vectors = cast("Sequence[Vector]", pieces)
@@ -56,6 +56,7 @@ def joined(pieces: Sequence[Value]) -> Value:
         for labels in vector.labels:
             places.setdefault(labels, len(places))
     width = sum(vector.values.shape[1] for vector in vectors)
+    budget.spend(len(places) * width)
     values, present = np.zeros((len(places), width)), np.zeros((len(places), width), np.bool_)
     column = 0
     for vector in vectors:

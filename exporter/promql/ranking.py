@@ -129,6 +129,7 @@ class CountValues:
                 known[key] = labels
             held = counts.get(labels)
             if held is None:
+                run.budget.spend(steps)  # each value makes a row over all steps
                 held = counts[labels] = [0.0] * steps
             held[column] += 1
         values = np.array(list(counts.values())).reshape(len(counts), steps)

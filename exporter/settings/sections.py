@@ -347,7 +347,7 @@ class RuleSettings(Section):
     )
     query_timeout: Seconds = Field(30.0, description="Longest time for one query or rule.")
     query_samples: Annotated[int, Field(ge=1000)] = Field(
-        20_000_000, description="Most samples that one query or rule may touch."
+        10_000_000, description="Most samples that one query or rule may touch."
     )
     query_concurrency: Annotated[int, Field(ge=1, le=64)] = Field(
         2, description="Queries of the HTTP API that are evaluated at once; others wait."

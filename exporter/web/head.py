@@ -13,7 +13,9 @@ from exporter.web.limits import HEAD_BYTES, HEADERS
 
 _REQUEST_LINE = re.compile(rb"GET (/metrics(?:/prometheus)?) HTTP/1\.1")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e\t]*)")
-_UNUSUAL = frozenset({"content-length", "transfer-encoding", "expect", "upgrade", "trailer"})
+_UNUSUAL = frozenset(
+    {"content-length", "transfer-encoding", "expect", "upgrade", "trailer", "proxy-connection"}
+)
 _ONCE = frozenset({"host", "authorization", "connection"})
 
 

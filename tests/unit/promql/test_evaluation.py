@@ -492,3 +492,11 @@ def test_a_query_that_takes_too_long_ends():
     with pytest.raises(QueryError) as refused:
         promql.compile("abs(abs(abs(abs(abs(x)))))").instant(PlainStore("x 1"), 0, late)
     assert refused.value.kind == "timeout"
+
+
+def test_counting_values_over_many_steps_is_refused_before_it_fills_the_memory() -> None:
+    store = PlainStore(*[f'x{{i="{i}"}} {i}+50x200' for i in range(50)])
+    query = promql.compile('count_values("v", x)')
+    assert isinstance(query.instant(store, 100 * MINUTE, budget(10_000)), Vector)
+    with pytest.raises(QueryError, match="too many samples"):
+        query.range(store, 0, 199 * MINUTE, MINUTE, budget(100_000))

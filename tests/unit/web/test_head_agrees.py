@@ -29,6 +29,7 @@ LINES = st.sampled_from(
 @settings(max_examples=500, deadline=None)
 @given(line=LINES, fields=st.lists(st.tuples(NAMES, VALUES), max_size=5), first=st.booleans())
 @example(line="GET /metrics HTTP/1.1", fields=[("Accept", "a"), ("Accept", "b")], first=True)
+@example(line="GET /metrics HTTP/1.1", fields=[("Host", "a"), ("Proxy-Connection", "close")], first=False)
 def test_a_head_accepted_here_reads_the_same_there(
     line: str, fields: list[tuple[str, str]], first: bool
 ) -> None:
