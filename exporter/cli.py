@@ -97,7 +97,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "file", type=Path, nargs="?", help="TOML or YAML file; without it, environment and defaults"
     )
     config.set_defaults(function=_check_config)
-    rules = checks.add_parser("rules", help="check rule files, as promtool check rules does", allow_abbrev=False)
+    rules = checks.add_parser(
+        "rules", help="check rule files, as promtool check rules does", allow_abbrev=False
+    )
     _add_command(rules, "exporter.promtool.check", "check rules", arguments)
 
     test = commands.add_parser("test", help="run tests", allow_abbrev=False)

@@ -136,7 +136,7 @@ def test_promtool_queries_the_daemon_as_it_queries_a_prometheus(tmp_path: Path):
     with Daemon(tmp_path, "run", *FLAGS, *simulator(free_port(), "--traffic", "5")) as daemon:
         daemon.wait_ready()
         url = f"http://127.0.0.1:{daemon.port}"
-        eventually("a rate", lambda: query(daemon, "rate(vllm_slo_tokens_total[5s]) > 0"))
+        eventually("samples", lambda: query(daemon, "count_over_time(vllm_slo_tokens_total[10s]) > 5"))
 
         def promtool(*arguments: str) -> str:
             done = subprocess.run(
