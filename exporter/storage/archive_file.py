@@ -7,6 +7,7 @@ the last commits but never the file (https://www.sqlite.org/pragma.html#pragma_s
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -86,6 +87,8 @@ def connect(path: Path) -> sqlite3.Connection:
         FileError: why not.
     """
     with translated():
+        with contextlib.suppress(OSError):  # that it is not there is for SQLite to say
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(
             path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -105,16 +108,17 @@ def connect_reading(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
     """
     with translated():
         try:
-            return _connect_reading(path, "mode=ro", damaged)
+            return _connect_reading(path, "mode=ro", "normal", damaged)
         except sqlite3.Error:
-            # A log needs shared memory beside the file, and here none can be made. After a proper close there is no log.
+            # A log needs shared memory beside the file, and here none can be made, in a folder that cannot be written or
+            # on a full disk. After a proper close there is no log; otherwise a reader that is alone can do without.
             log = path.with_name(path.name + "-wal")
             if log.exists() and log.stat().st_size:
-                raise
-            return _connect_reading(path, "immutable=1", damaged)
+                return _connect_reading(path, "mode=rw", "exclusive", damaged)
+            return _connect_reading(path, "immutable=1", "normal", damaged)
 
 
-def _connect_reading(path: Path, how: str, damaged: bool) -> sqlite3.Connection:
+def _connect_reading(path: Path, how: str, locking: str, damaged: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?{how}",
         timeout=LOCK_TIMEOUT_SECONDS,
@@ -123,6 +127,7 @@ def _connect_reading(path: Path, how: str, damaged: bool) -> sqlite3.Connection:
         uri=True,
     )
     try:
+        connection.execute(f"PRAGMA locking_mode = {locking}")
         if damaged:
             # Reads a file that is shorter than its header says, instead of refusing all of it.
             connection.execute("PRAGMA writable_schema = ON")

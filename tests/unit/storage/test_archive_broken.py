@@ -310,6 +310,35 @@ def test_a_file_system_that_is_full_is_called_full(tmp_path: Path, monkeypatch: 
     archive.close()
 
 
+def test_what_a_killed_process_left_can_be_read_where_nothing_can_be_made(tmp_path: Path) -> None:
+    """As on a full disk: there is a log, and no room for the shared memory that it needs."""
+    path = tmp_path / "samples.db"
+    alive = Archive.open(path)
+    for flush in range(10):
+        alive.write([rows(NOW + 5 * flush)])
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("samples.db", "samples.db-wal"):
+        (copy / name).write_bytes((tmp_path / name).read_bytes())
+    alive.close()
+    (copy / "samples.db-shm").mkdir()
+    archive = Archive.open(copy / "samples.db")
+    assert archive.stats().problem in ("cannot_open", "read_only")
+    assert times(archive) == list(range(NOW, NOW + 50))
+    assert not archive.write([rows(NOW + 50)])
+    (copy / "samples.db-shm").rmdir()
+    assert archive.write([rows(NOW + 55)])
+    assert times(archive) == list(range(NOW, NOW + 60))
+    archive.close()
+
+
+def test_only_its_user_may_read_the_file(tmp_path: Path) -> None:
+    archive = Archive.open(tmp_path / "samples.db")
+    archive.write([rows(NOW)])
+    assert {one.stat().st_mode & 0o777 for one in tmp_path.iterdir()} == {0o600}
+    archive.close()
+
+
 def test_what_waits_is_bounded_and_the_oldest_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
