@@ -7,6 +7,7 @@ that is damaged, is renamed and begun anew with what could be read of it.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -15,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from exporter.storage import archive_rows
+from exporter.storage.archive_catalog import Catalog
 from exporter.storage.archive_codec import ChunkError
-from exporter.storage.archive_file import BROKEN, FileError, file_bytes, translated
+from exporter.storage.archive_file import BROKEN, FileError, check_log, file_bytes, translated
 from exporter.storage.archive_link import Link
 from exporter.storage.archive_plan import Chunk
 from exporter.storage.archive_stats import ArchiveStats
@@ -90,9 +92,7 @@ class Archive:
             new = [batch for batch in batches if len(batch.times) and len(batch.labels)]
             if new:
                 self._waiting.append(new)
-            written = self._link.attempt(
-                lambda connection, catalog: archive_rows.write(connection, catalog, self._waiting)
-            )
+            written = self._link.attempt(self._write_waiting)
             stats = self._link.stats
             if written:
                 self._waiting.clear()
@@ -132,6 +132,10 @@ class Archive:
                 self._waiting.clear()
             self._link.close()
             self._note()
+
+    def _write_waiting(self, connection: sqlite3.Connection, catalog: Catalog) -> None:
+        check_log(connection, self._link.path)
+        archive_rows.write(connection, catalog, self._waiting)
 
     def _lose(self, flush: Sequence[Batch]) -> None:
         lost = self._link.stats.lost_samples + sum(batch.values.size for batch in flush)

@@ -18,6 +18,8 @@ APPLICATION_ID = 0x764C4C4D
 VERSION = 1
 LOCK_TIMEOUT_SECONDS = 2.0
 """Longest wait for another process that holds the file."""
+LOG_LIMIT = 128 << 20
+"""Bytes of the write-ahead log over which nothing is written; mostly it has four megabytes."""
 BROKEN_FILES_KEPT = 3
 
 REASONS = ("cannot_open", "corrupt", "full", "io", "locked", "other", "read_only", "too_large", "version")
@@ -189,6 +191,19 @@ def checkpoint(connection: sqlite3.Connection) -> None:
     spare = 64 + _pragma(connection, "page_count") // 8
     if free > spare:
         connection.execute(f"PRAGMA incremental_vacuum({free - spare})").fetchall()
+
+
+def check_log(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse to write when the log is huge, as it gets while another process reads the file and does not end.
+
+    Raises:
+        FileError: it cannot be emptied.
+    """
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size > LOG_LIMIT:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if log.stat().st_size > LOG_LIMIT:
+            raise FileError("locked", "another process reads the file and keeps its log from being emptied")
 
 
 def file_bytes(path: Path) -> int:

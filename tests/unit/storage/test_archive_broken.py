@@ -270,6 +270,27 @@ def test_another_process_that_holds_the_file_is_waited_for(tmp_path: Path) -> No
     archive.close()
 
 
+def test_a_reader_that_does_not_end_does_not_let_the_log_grow_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_file, "LOG_LIMIT", 1 << 20)
+    path = tmp_path / "samples.db"
+    archive = Archive.open(path)
+    archive.write([rows(NOW)])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM chunk").fetchone()
+    written = [archive.write([rows(NOW + 5 + 500 * i, 500, noise=i)]) for i in range(20)]
+    assert written[0] and not written[-1]
+    assert archive.stats().problem == "locked"
+    assert (tmp_path / "samples.db-wal").stat().st_size < 1.2 * (1 << 20)
+    other.execute("ROLLBACK")
+    other.close()
+    assert archive.write([])
+    assert times(archive) == list(range(NOW, NOW + 10_005))
+    archive.close()
+
+
 def test_a_full_disk_loses_nothing_when_room_comes_back(tmp_path: Path, file_size_limit: None) -> None:
     path = tmp_path / "samples.db"
     archive = Archive.open(path)
