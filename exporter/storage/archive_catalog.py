@@ -134,7 +134,7 @@ class Catalog:
             del self._layouts[self.layouts.pop(number).astype("<i8", copy=False).tobytes()]
             self._columns.pop(number, None)
         self._recent = {key: found for key, found in self._recent.items() if found[2] not in gone}
-        needed = set(np.unique(np.concatenate([*self.layouts.values(), np.empty(0, np.int64)])).tolist())
+        needed = {number for series in self.layouts.values() for number in series.tolist()}
         unneeded = [number for number in self._labels if number not in needed]
         self._connection.executemany("DELETE FROM series WHERE id = ?", [(number,) for number in unneeded])
         for number in unneeded:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from exporter.storage.arrays import F64, I32, I64, Bool
+from exporter.storage.arrays import F64, I32, I64, Bool, distinct
 from exporter.storage.batch import Batch
 from exporter.storage.bits import ABSENT, are_samples, has_nan
 from exporter.storage.columns import Columns
@@ -52,7 +52,7 @@ def restore(stream: Stream, batches: Sequence[Batch]) -> None:
             under_way.append(upcoming)
             upcoming = next(waiting)
         times = stamps[start:stop]
-        wanted = np.unique(np.concatenate([slots[i] for i in under_way]))
+        wanted = distinct(np.concatenate([slots[i] for i in under_way]))
         if not np.array_equal(wanted, columns.slots):
             columns = Columns(wanted)
         values = np.full((len(times), len(wanted)), ABSENT)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exporter.storage.arrays import I32, I64
+from exporter.storage.arrays import I32, I64, distinct
 from exporter.storage.batch import Batch
 from exporter.storage.columns import Columns
 from exporter.storage.model import Labels
@@ -51,7 +51,7 @@ class Unsaved:
             return known[2]
         kept = keep[columns.slots]
         parts = []
-        for ms in np.unique(kept).tolist():
+        for ms in distinct(kept).tolist():
             slots = columns.slots[kept == ms]
             named = [(slot, self._stream.labels[slot]) for slot in slots.tolist()]
             labels = tuple(one for _, one in named if one is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,15 @@ SEGMENT_ROWS = 64, 1024
 """Fewest and most rows of a segment that is being filled."""
 _SPARE = 32
 """Ended series that a segment may carry along before a new one is begun for the new ones."""
+
+
+class _Sealed(NamedTuple):
+    """What the finished segments of a stream hold; columns that several share count once."""
+
+    samples: int
+    nbytes: int
+    columns: frozenset[int]
+    """By identity."""
 
 
 class Stream:
@@ -156,7 +165,13 @@ class Stream:
         )
 
     def arranged(self) -> None:
-        """Segments came or went: note where they begin."""
+        """Segments came or went: note where they begin, and what they take."""
+        shared = {id(segment.columns): segment.columns.nbytes for segment in self.segments}
+        self._sealed = _Sealed(
+            sum(segment.samples for segment in self.segments),
+            sum(segment.nbytes for segment in self.segments) + sum(shared.values()),
+            frozenset(shared),
+        )
         self._starts = np.array([*(segment.first for segment in self.segments), self.open.first], np.int64)
         self._trimmed = int(self.begin.max()) if len(self.begin) else 0
 
@@ -192,15 +207,15 @@ class Stream:
     @property
     def samples(self) -> int:
         """Samples in memory."""
-        return self.open.samples + sum(segment.samples for segment in self.segments)
+        return self.open.samples + self._sealed.samples
 
     @property
     def nbytes(self) -> int:
         """Memory of its samples and what belongs to them."""
-        shared = {id(one): one.nbytes for one in self.all_columns()}
-        own = sum(segment.nbytes for segment in self.segments) + self.open.nbytes
+        rows, sealed = self.open, self._sealed
+        columns = 0 if id(rows.columns) in sealed.columns else rows.columns.nbytes
         logs = self.turns.nbytes + self.resets.nbytes
-        return int(own + sum(shared.values()) + logs + self._stamps.nbytes + 17 * len(self.counters))
+        return sealed.nbytes + rows.nbytes + columns + logs + self._stamps.nbytes + 17 * len(self.counters)
 
     def all_columns(self) -> list[Columns]:
         """Of the segments, and of the open rows."""

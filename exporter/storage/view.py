@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exporter.storage.arrays import F64, I32, I64, Bool
+from exporter.storage.arrays import F64, I32, I64, Bool, distinct
 from exporter.storage.bits import ABSENT
 from exporter.storage.columns import Columns
 from exporter.storage.events import Events
@@ -82,7 +82,7 @@ class View(NamedTuple):
         """One entry per slot, each in its own row."""
         values = np.full(len(slots), ABSENT)
         places = self.starts.searchsorted(rows, "right") - 1
-        for place in np.unique(places).tolist():
+        for place in distinct(places).tolist():
             if place < 0:
                 continue
             here = np.flatnonzero(places == place)
