@@ -204,21 +204,17 @@ async def _live(
             external_url=server.url,
             reserved=RESERVED_PREFIXES,
             refresh=refresh,
-            before_save=keeper.save,
+            keeper=keeper,
         )
         stack.push_async_callback(monitor.stop)
         await monitor.start(settings.data_dir)
         readers.before_render.append(monitor.publish)
         await server.serve_api(_api(settings, server, monitor, engine, indicators, gpu, blocks.indicators))
 
-        async def save() -> None:
-            await keeper.sync()
-            await monitor.flush()
-
         schedule = Schedule()
         schedule.every(settings.scrape.interval, scraper.scrape, name="scrape")
         schedule.every(settings.engine.health_interval, engine.probe, name="probe")
-        schedule.every(settings.storage.flush_interval, save, name="save")
+        schedule.every(settings.storage.flush_interval, monitor.flush, name="save")
 
         def tell_systemd(status: EngineStatus) -> None:
             notifier.status(f"engine {status.state}")

@@ -15,6 +15,7 @@ from exporter.alerting.evaluator import Evaluator, Reload
 from exporter.exposition.block import Block
 from exporter.exposition.layout import Row
 from exporter.settings import Settings
+from exporter.state import Keeper
 from exporter.storage.archive import Archive
 from exporter.storage.head import Head
 from exporter.storage.ingest import OWN, Ingest
@@ -23,8 +24,8 @@ from exporter.storage.retention import Retention
 
 log = structlog.get_logger(__name__)
 
-HOUSEKEEPING_SECONDS = 5.0
-"""Time between two looks for what is too old or too much."""
+HOUSEKEEPING_SECONDS = 15.0
+"""Time between two looks for what is too old or too much, and at the figures that take long."""
 COMPACT_SECONDS = 60.0
 """Time between two tidyings of the sample file."""
 CLOCK_STEP_MS = 1000
@@ -35,8 +36,8 @@ class Monitor:
     """Owns the head, its file and the rules; event loop only, with one thread for the rules and one for the file.
 
     `blocks` are stored with each scrape, after `refresh` brought them up to date; it is told whether it is time for the
-    costly figures, too. What the store and the rules tell of themselves goes into the block `daemon`. `before_save` is
-    called before samples are written: totals that are on disk must not be ahead of what the next daemon goes on from.
+    costly figures, too. What the store and the rules tell of themselves goes into the block `daemon`. `keeper` saves the
+    totals that the next daemon goes on from.
     """
 
     def __init__(
@@ -49,12 +50,12 @@ class Monitor:
         external_url: str,
         reserved: tuple[str, ...],
         refresh: Callable[[bool], None],
-        before_save: Callable[[], None],
+        keeper: Keeper,
     ) -> None:
         self._settings = settings
         self._blocks = blocks
         self._refresh = refresh
-        self._before_save = before_save
+        self._keeper = keeper
         storage = settings.storage
         base = Retention(base_ms=round(storage.retention * 1000))
         self.head = Head(retention=base, memory_limit=storage.memory_limit)
@@ -137,12 +138,16 @@ class Monitor:
                 await self.evaluator.tick(time.time(), landed=False)
 
     async def flush(self) -> None:
-        """Bring the new samples to disk; now and then, tidy the file."""
+        """Bring the totals and the new samples to disk; now and then, tidy the file.
+
+        The samples are taken before anything is waited for: what is on disk of them must not be ahead of the totals.
+        """
         archive = self._archive
+        self._keeper.save()
+        batches = [] if archive is None else self.head.unsaved()
+        await self._keeper.sync()
         if archive is None:
             return
-        self._before_save()
-        batches = self.head.unsaved()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._file_thread, archive.write, batches)
         if time.monotonic() - self._compacted >= COMPACT_SECONDS:

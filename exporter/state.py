@@ -167,6 +167,7 @@ class Keeper:
         if self._saved != present:
             self._saved = present
             parts = {"indicators": self._indicators(), "engine": present[1]}
+            self._try("check", self._data_dir.check)
             self._try("save", lambda: self._file.save(parts))
 
     async def sync(self) -> None:
