@@ -12,7 +12,7 @@ import structlog
 
 from exporter.alerting.assembly import Assembly, assemble
 from exporter.alerting.conditions import Conditions
-from exporter.alerting.due import Slots, Verdict, begin, decide, wait
+from exporter.alerting.due import Timetable, Verdict
 from exporter.alerting.files import read_groups
 from exporter.alerting.group import Evaluated, LiveGroup, Turn
 from exporter.alerting.meters import Meters
@@ -30,6 +30,9 @@ from exporter.storage.model import NAME
 from exporter.storage.retention import Retention
 
 log = structlog.get_logger(__name__)
+
+EVENT_INTERVAL_MS = 10_000
+"""Slower groups do not follow events: nobody waits for them, and sums over what they record count one sample an interval."""
 
 LOGGED = 20
 """Alerts that are logged one by one when many change at once."""
@@ -83,7 +86,7 @@ class Evaluator:
         self._meters = Meters(block)
         self._groups: tuple[LiveGroup, ...] = ()
         self._footprints: Sequence[Footprint] = ()
-        self._slots: dict[str, Slots] = {}
+        self._timetable = Timetable()
         self._landed_at: int | None = None
         self._waiting: _Tick | None = None
         self._working = asyncio.Lock()
@@ -123,7 +126,7 @@ class Evaluator:
     async def tick(self, now: float, *, streams: frozenset[str] | None = None, landed: bool = True) -> None:
         """A scrape landed at `now`, in unix seconds: evaluate the groups that are due, in the rule thread.
 
-        `streams`: an event changed these streams; the groups that read them are evaluated, due or not. `landed` false:
+        `streams`: an event changed these streams; the fast groups that read them are evaluated, due or not. `landed` false:
         nothing landed, and only what is late is evaluated; see `late_in`. Comes back when the evaluation is done, or at
         once where another one is at work: that one goes on with this tick then.
         """
@@ -136,8 +139,7 @@ class Evaluator:
 
     def late_in(self, now: float) -> float:
         """Seconds from `now` until a group is late, should no scrape land; at least a tenth of a second."""
-        now_ms = round(now * 1000)
-        return max(100, min((wait(slots, now_ms) for slots in self._slots.values()), default=60_000)) / 1000
+        return max(100, self._timetable.wait(round(now * 1000))) / 1000
 
     def statuses(self) -> tuple[GroupStatus, ...]:
         """All groups with their rules and alerts, in the order of the files."""
@@ -168,24 +170,22 @@ class Evaluator:
         if tick.landed:
             spacing = 0 if self._landed_at is None else tick.now - self._landed_at
             self._landed_at = tick.now
-        chosen = set(concerned(self._footprints, self._names(tick.streams)))
-        work: list[tuple[LiveGroup, Verdict]] = []
-        for place, group in enumerate(self._groups):
-            verdict = decide(
-                self._slots[group.key], tick.now, landed=tick.landed, spacing=spacing, event=place in chosen
-            )
-            self._slots[group.key] = verdict.slots
-            if verdict.due:
-                work.append((group, verdict))
-        if not work:
+        events = {
+            self._groups[place].key
+            for place in concerned(self._footprints, self._names(tick.streams))
+            if self._groups[place].interval_ms <= EVENT_INTERVAL_MS
+        }
+        due = self._timetable.due(tick.now, landed=tick.landed, spacing=spacing, events=events)
+        if not due:
             return
+        work = [(group, due[group.key]) for group in self._groups if group.key in due]
         loop = asyncio.get_running_loop()
         done = await loop.run_in_executor(self._thread, self._run, work, tick.now)
         for group, verdict, evaluated in done:
             self._meters.evaluated(group, verdict, evaluated)
             for turn in evaluated.turns:
                 _log_turn(group, turn)
-        self._meters.alerts(self._groups)
+        self._meters.alerts()
         self._tell([transition for _, _, evaluated in done for transition in evaluated.transitions])
 
     def _run(
@@ -243,14 +243,9 @@ class Evaluator:
     def _adopt(self, assembly: Assembly) -> None:
         self._groups = assembly.groups
         self._footprints = [footprint(group) for group in assembly.groups]
-        slots = {}
-        for group in assembly.groups:
-            old = self._slots.get(group.key)
-            same = old is not None and old.interval == group.interval_ms
-            slots[group.key] = old if old is not None and same else begin(group.interval_ms, group.key)
-        self._slots = slots
+        self._timetable.adopt({group.key: group.interval_ms for group in assembly.groups})
         self._meters.groups(assembly.groups)
-        self._meters.alerts(assembly.groups)
+        self._meters.alerts()
 
     def _names(self, streams: frozenset[str]) -> set[str]:
         """The metric names in these streams."""

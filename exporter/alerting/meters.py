@@ -19,6 +19,7 @@ class Meters:
     def __init__(self, block: Block) -> None:
         self._block = block
         self._slots: dict[str, dict[str, Slot]] = {}
+        self._alerting: list[Alerting] = []
         self._alerts = {state: block.gauge(metrics.ALERTS, state) for state in ("pending", "firing")}
         self._success = block.gauge(metrics.RELOAD_SUCCESS)
         self._loaded = block.gauge(metrics.RELOAD_TIME)
@@ -34,6 +35,10 @@ class Meters:
 
     def groups(self, groups: Iterable[LiveGroup]) -> None:
         """These are the groups from now on; the series of others go."""
+        groups = tuple(groups)
+        self._alerting = [
+            rule.work for group in groups for rule in group.rules if isinstance(rule.work, Alerting)
+        ]
         by_key = {group.key: group for group in groups}
         for key in self._slots.keys() - by_key.keys():
             for slot in self._slots.pop(key).values():
@@ -58,14 +63,10 @@ class Meters:
         if evaluated.failures:
             slots[metrics.FAILURES.name].inc(evaluated.failures)
 
-    def alerts(self, groups: Iterable[LiveGroup]) -> None:
+    def alerts(self) -> None:
         """Count the active alerts."""
         states: Counter[str] = Counter(
-            alert.state
-            for group in groups
-            for rule in group.rules
-            if isinstance(rule.work, Alerting) and rule.work.alerts
-            for alert in rule.work.alerts.values()
+            [alert.state for work in self._alerting for alert in work.alerts.values()]
         )
         for state, slot in self._alerts.items():
             slot.set(states[state])

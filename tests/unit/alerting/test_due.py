@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from exporter.alerting.due import Slots, begin, decide, wait
+from exporter.alerting.due import Slots, Timetable, Verdict, begin, decide
 
 
 def play(interval: int, landings: list[int], slots: Slots | None = None) -> tuple[list[int], int, Slots]:
@@ -67,7 +67,6 @@ def test_a_group_faster_than_the_scrapes_is_evaluated_with_each() -> None:
 
 def test_when_nothing_lands_a_group_is_late_after_a_second_and_then_due_without_a_scrape() -> None:
     _, _, slots = play(5000, [0])
-    assert wait(slots, 5000) == 1000
     assert not decide(slots, 5999, landed=False).due
     verdict = decide(slots, 6000, landed=False)
     assert verdict.due
@@ -75,8 +74,11 @@ def test_when_nothing_lands_a_group_is_late_after_a_second_and_then_due_without_
 
 
 def test_a_fast_group_waits_half_its_interval() -> None:
-    _, _, slots = play(200, [0])
-    assert wait(slots, 0) == 300
+    table = Timetable()
+    table.adopt({"a": 5000, "b": 200})
+    assert table.due(0, landed=True).keys() == {"a", "b"}
+    assert table.wait(0) == 300
+    assert table.wait(1000) == 0
 
 
 def test_a_group_that_never_ran_waits_for_the_first_scrape() -> None:
@@ -135,7 +137,53 @@ def test_slow_groups_are_spread_over_their_interval_after_their_first_evaluation
     begun = [play(60_000, landings, begin(60_000, f"rules.yml;group{n}")) for n in range(30)]
     assert all(taken[0] == 0 and missed == 0 for taken, missed, _ in begun)
     assert all(gap == 60_000 for taken, _, _ in begun for gap in gaps(taken[1:]))
-    assert len({taken[1] for taken, _, _ in begun}) > 15
+    assert len({taken[1] for taken, _, _ in begun}) > 8
+    assert all(taken[1] % 5000 == 0 for taken, _, _ in begun), (
+        "they fall together with the groups of five seconds"
+    )
+
+
+def test_without_groups_nothing_is_late() -> None:
+    table = Timetable()
+    assert table.due(0, landed=True) == {}
+    assert table.wait(0) == 60_000
+
+
+def test_groups_that_never_ran_are_looked_for_within_an_interval() -> None:
+    table = Timetable()
+    table.adopt({"a": 30_000, "b": 5000})
+    assert table.wait(1_000_000) == 5000
+
+
+def test_a_reload_keeps_the_grid_of_a_group_whose_interval_stays() -> None:
+    table = Timetable()
+    table.adopt({"a": 5000, "b": 5000})
+    table.due(0, landed=True)
+    table.adopt({"a": 5000, "b": 2000, "c": 5000})
+    assert table.due(2000, landed=True).keys() == {"b", "c"}
+    assert table.due(5000, landed=True).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_timetable_finds_what_a_look_at_each_group_finds(seed: int) -> None:
+    random_ = random.Random(seed)
+    intervals = {f"g{n}": random_.choice((200, 1000, 5000, 7000, 15_000, 60_000)) for n in range(6)}
+    table = Timetable()
+    table.adopt(intervals)
+    each = {key: begin(interval, key) for key, interval in intervals.items()}
+    now = 1_000_000
+    for _ in range(400):
+        step = random_.choice((1000, 1000, 1000, random_.randrange(1, 3000), -random_.randrange(1, 3000)))
+        now += step
+        landed = random_.random() < 0.8
+        events = {"g1", "g4"} if random_.random() < 0.05 else set()
+        expected: dict[str, Verdict] = {}
+        for key, slots in each.items():
+            verdict = decide(slots, now, landed=landed, spacing=step if landed else 0, event=key in events)
+            each[key] = verdict.slots
+            if verdict.due:
+                expected[key] = verdict
+        assert table.due(now, landed=landed, spacing=step if landed else 0, events=events) == expected
 
 
 def test_fast_groups_are_evaluated_together() -> None:
