@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 
+from exporter.alerting.durations import format_duration
 from exporter.slo.output import Rule, RuleGroup
 from exporter.slo.spec import VERSION, WINDOW, Alert, Events, Objective, Raw, Spec
 from exporter.slo.windows import (
@@ -135,9 +136,10 @@ class _Series:
         extension = self._objective.extension
         expr = WINDOW.sub(SHORTEST, query)
         if extension.warm_up_seconds:
-            # The events of a window that begins after the warm-up are the first that count.
+            # The events of a window that begins after the warm-up are the first that count, also when the engine ended
+            # meanwhile and the series with it.
             warm = extension.warm_up_seconds + SHORTEST_SECONDS
-            ready = f"(time() - vllm_exporter_engine_ready_time_seconds < {warm})"
+            ready = f"(time() - last_over_time(vllm_exporter_engine_ready_time_seconds[{format_duration(warm)}]) < {warm})"
             expr = f"(\n{_indented(expr)}\n)\nunless on (job, instance) {ready}"
         if extension.sum_by:
             expr = f"sum by ({', '.join(extension.sum_by)}) (\n{_indented(expr)}\n)"

@@ -110,8 +110,9 @@ def test_the_warm_up_of_each_engine_is_taken_out_before_the_sum():
     for name in ("slo:sli_error:events_rate5m", "slo:sli_total:events_rate5m"):
         expr = " ".join(rules[name][0]["expr"].split())
         assert expr.startswith("sum by (job) ( ( sum(rate(")
-        # Five minutes of warm-up, and the window that began in it.
-        assert "unless on (job, instance) (time() - vllm_exporter_engine_ready_time_seconds < 600) )" in expr
+        # Five minutes of warm-up, and the window that began in it; also of an engine that ended in it.
+        ready = "last_over_time(vllm_exporter_engine_ready_time_seconds[10m])"
+        assert f"unless on (job, instance) (time() - {ready} < 600) )" in expr
 
 
 def test_a_given_ratio_is_averaged_over_longer_windows():
