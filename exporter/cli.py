@@ -198,12 +198,14 @@ def _demo(args: argparse.Namespace, _command: list[str]) -> int:
 
 
 def _check_config(args: argparse.Namespace, _command: list[str]) -> int:
+    from exporter.alerting.files import read_groups
     from exporter.app import engine_command
     from exporter.settings import load_settings
     from exporter.settings.show import as_toml
 
     settings = load_settings(config=args.file)
-    engine_command(settings)  # a command that cannot be read is a mistake too
+    engine_command(settings)  # a command that cannot be read is a mistake too, and so is a rule file
+    read_groups(settings.rules.files, builtin=settings.rules.builtin)
     print(as_toml(settings), end="")
     return EXIT_OK
 

@@ -96,3 +96,14 @@ def test_check_config_prints_the_effective_configuration_without_secrets(tmp_pat
     assert 'url = "http://gpu:8000"' in result.stdout
     assert "interval = 2.5" in result.stdout
     assert "t0ps3cret" not in result.stdout + result.stderr
+
+
+def test_check_config_reads_the_rule_files_too(tmp_path: Path):
+    rules, config = tmp_path / "bad.yml", tmp_path / "config.toml"
+    rules.write_text("groups: [{name: g, rules: [{alert: A, expr: 'sum('}]}]\n")
+    config.write_text(f'[rules]\nfiles = ["{rules}"]\n')
+    done = subprocess.run(
+        [*PROGRAM, "check", "config", str(config)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"{rules}:1:" in done.stderr
