@@ -131,12 +131,12 @@ class Catalog:
             return
         self._connection.executemany("DELETE FROM layout WHERE id = ?", [(number,) for number in gone])
         for number in gone:
-            del self._layouts[self.layouts.pop(number).astype("<i8", copy=False).tobytes()]
+            self._layouts.pop(self.layouts.pop(number).astype("<i8", copy=False).tobytes(), None)
             self._columns.pop(number, None)
         self._recent = {key: found for key, found in self._recent.items() if found[2] not in gone}
         needed = {number for series in self.layouts.values() for number in series.tolist()}
         unneeded = [number for number in self._labels if number not in needed]
         self._connection.executemany("DELETE FROM series WHERE id = ?", [(number,) for number in unneeded])
         for number in unneeded:
-            del self._numbers[self._labels.pop(number)]
+            self._numbers.pop(self._labels.pop(number), None)
             del self._counters[number]

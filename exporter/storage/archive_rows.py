@@ -104,7 +104,6 @@ def compact(
     if gone:
         with transaction(connection):
             connection.executemany("DELETE FROM chunk WHERE id = ?", [(number,) for number in gone])
-            catalog.forget_unused()
     work = 0
     for merge in merges([chunk for chunk in chunks if chunk.id not in gone], catalog.layouts):
         work += sum(8 * chunk.rows * len(catalog.layouts[chunk.layout]) for chunk in merge)
@@ -112,6 +111,9 @@ def compact(
             _merge(connection, catalog, merge, damaged)
         if work > WORK_LIMIT:
             break
+    if gone or work:
+        with transaction(connection):
+            catalog.forget_unused()
     checkpoint(connection)
 
 

@@ -146,6 +146,21 @@ def test_series_that_come_and_go_are_merged_without_inventing_samples(tmp_path: 
     archive.close()
 
 
+def test_layouts_that_were_merged_away_do_not_stay(tmp_path: Path) -> None:
+    archive = Archive.open(tmp_path / "samples.db")
+    everything = series(200)
+    for step in range(64):
+        archive.write([batch(everything[: 100 + step], [NOW + step * 1000])])
+    archive.compact(NOW + 64_000)
+    before = contents(archive)
+    archive.write([batch(everything[:163], [NOW + 65_000])])
+    assert len(contents(archive)) == len(before)
+    archive.close()
+    with sqlite3.connect(tmp_path / "samples.db") as file:
+        assert file.execute("SELECT count(*) FROM layout").fetchone()[0] <= 2
+    file.close()
+
+
 def test_a_series_of_one_row_does_not_blow_up_a_large_chunk(tmp_path: Path) -> None:
     archive = Archive.open(tmp_path / "samples.db")
     for step in range(200):
