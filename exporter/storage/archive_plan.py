@@ -55,7 +55,8 @@ def expired(chunks: Iterable[Chunk], now: int, size_limit: int) -> list[Chunk]:
     Of the last, those go first that have lived the largest part of their time: an hour of everything must not drive
     out a month of the few series that are kept so long.
     """
-    gone, kept = [], []
+    gone: list[Chunk] = []
+    kept: list[Chunk] = []
     for chunk in chunks:
         outlived = chunk.last <= now - chunk.keep or chunk.first > now + CLOCK_TOLERANCE_MS
         (gone if outlived else kept).append(chunk)
