@@ -18,6 +18,7 @@ from collections.abc import Callable
 from exporter import __version__, logs
 from exporter.exposition.block import Block
 from exporter.exposition.model import Family
+from exporter.ticks import next_tick
 
 BUILD = Family(
     "vllm_exporter_build_info",
@@ -122,9 +123,10 @@ class Heartbeat:
 
     async def run(self) -> None:
         """Beat until cancelled."""
+        now = due = time.monotonic()
         while True:
-            due = time.monotonic() + self._interval
-            await asyncio.sleep(self._interval)
+            due = next_tick(max(now, due), self._interval)
+            await asyncio.sleep(due - now)
             now = time.monotonic()
             self.lag.note(now - due, now=now)
             self._on_beat(now)

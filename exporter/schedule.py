@@ -12,8 +12,12 @@ import structlog
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from exporter.ticks import next_tick
+
 log = structlog.get_logger(__name__)
 
+CLOCK_LOOK_SECONDS = 1.0
+"""Time between two looks whether the wall clock was set."""
 CLOCK_STEP_SECONDS = 2.0
 """Difference between wall clock and monotonic clock that is a step, not slewing."""
 
@@ -47,7 +51,8 @@ class Schedule:
         try:
             offset = time.time() - time.monotonic()
             while not self._failed.done():
-                await asyncio.wait([self._failed], timeout=1.0)
+                now = time.monotonic()
+                await asyncio.wait([self._failed], timeout=next_tick(now, CLOCK_LOOK_SECONDS) - now)
                 offset = self._follow_clock(offset)
             self._failed.result()
         finally:

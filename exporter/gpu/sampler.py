@@ -7,6 +7,7 @@ import contextlib
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from exporter.gpu.publish import Publisher
 from exporter.gpu.reading import GpuReading, Snapshot, XidEvent
 from exporter.gpu.sampling import Sampling
 from exporter.settings import GpuSettings
+from exporter.ticks import next_tick
 
 log = structlog.get_logger(__name__)
 
@@ -58,6 +60,8 @@ class GpuSampler:
         self._publisher = Publisher(
             block, peak_window=settings.peak_window, engine_pids=engine_pids, tokens_total=tokens_total
         )
+        self._arrived: deque[Snapshot] = deque()
+        """From the sampling thread. It wakes nobody: whoever looks takes them in, and the event loop at its ticks."""
         self._latest: Snapshot | None = None
         self._shown: tuple[Snapshot | None, float] | None = None
         self._stuck = False
@@ -68,10 +72,16 @@ class GpuSampler:
         if self._port is None:
             return
         loop = asyncio.get_running_loop()
-        worker = _Worker(self._port, self._settings.interval, loop, self._accept, self._publisher.count)
+        interval = self._settings.interval
+        worker = _Worker(self._port, interval, self._arrived.append, loop, self._publisher.count)
         worker.start()
         try:
-            await asyncio.Event().wait()
+            now = due = time.monotonic()
+            while True:
+                due = next_tick(max(now, due), interval)
+                await asyncio.sleep(due - now)
+                self._take_in()
+                now = time.monotonic()
         finally:
             worker.stop()
             with contextlib.suppress(asyncio.CancelledError):
@@ -85,6 +95,7 @@ class GpuSampler:
         """
         if self._port is None:
             return
+        self._take_in()
         snapshot = self._latest
         if self._shown is None or self._shown[0] is not snapshot:
             self._shown = (snapshot, now)
@@ -102,6 +113,7 @@ class GpuSampler:
         None when it is unknown: no driver, a driver that hides process memory, or process ids of another namespace (in
         a container NVML may tell the host's, which match nothing here).
         """
+        self._take_in()
         snapshot = self._latest
         if snapshot is None or self._stuck or not snapshot.readings or snapshot.lost:
             return None
@@ -122,17 +134,21 @@ class GpuSampler:
 
     def readings(self) -> tuple[GpuReading, ...]:
         """The latest readings; empty while no GPU can be read."""
+        self._take_in()
         return () if self._latest is None or self._stuck else self._latest.readings
 
     def snapshot(self) -> Snapshot | None:
         """The latest tick with its status; None before the first."""
+        self._take_in()
         return self._latest
 
-    def _accept(self, snapshot: Snapshot) -> None:
-        self._latest = snapshot
-        self._stuck = False
-        self._publisher.accept(snapshot)
-        self._log(snapshot)
+    def _take_in(self) -> None:
+        """Take note of each tick, for its peaks."""
+        while self._arrived:
+            snapshot = self._latest = self._arrived.popleft()
+            self._stuck = False
+            self._publisher.accept(snapshot)
+            self._log(snapshot)
 
     def _log(self, snapshot: Snapshot) -> None:
         if snapshot.reason == self._reason:
@@ -148,14 +164,14 @@ class GpuSampler:
 
 
 class _Worker:
-    """The threads. `deliver` and `count` are called in the event loop."""
+    """The threads. `deliver` is called in one of them, `count` in the event loop."""
 
     def __init__(
         self,
         port: GpuPort,
         interval: float,
-        loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Snapshot], None],
+        loop: asyncio.AbstractEventLoop,
         count: Callable[[XidEvent], None],
     ) -> None:
         self._port = port
@@ -185,7 +201,7 @@ class _Worker:
     def _sample(self) -> None:
         due = time.monotonic()
         while True:
-            self._post(self._deliver, self._sampling.step(time.monotonic()))
+            self._deliver(self._sampling.step(time.monotonic()))
             # Ticks keep their grid; those that were missed are not made up for.
             due += self._interval * max(1, math.ceil((time.monotonic() - due) / self._interval))
             if self._running.acquire(timeout=max(0.0, due - time.monotonic())):
