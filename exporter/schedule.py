@@ -22,6 +22,13 @@ CLOCK_STEP_SECONDS = 2.0
 """Difference between wall clock and monotonic clock that is a step, not slewing."""
 
 
+class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]
+    """Used in the event loop alone: its timer need not wake the loop a second time, as it does for other threads' sake."""
+
+    def wakeup(self) -> None:
+        AsyncIOScheduler.wakeup.__wrapped__(self)
+
+
 class Schedule:
     """What the daemon does again and again.
 
@@ -32,7 +39,7 @@ class Schedule:
     def __init__(self) -> None:
         # A skipped run is normal while an engine does not answer; the scrape's own metrics tell of it.
         logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
-        self._scheduler = AsyncIOScheduler(
+        self._scheduler = _Scheduler(
             timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
         self._scheduler.add_listener(self._job_failed, EVENT_JOB_ERROR)

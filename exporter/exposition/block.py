@@ -205,7 +205,10 @@ class Block:
                 for slot in group.slots.values()
                 for one in slot.series()
             )
-        return self._series, [value for group in self._groups.values() for value in group.values()]
+        values: list[float | None] = []
+        for group in self._groups.values():
+            values += group._values or group.values()
+        return self._series, values
 
     def gauge(self, family: Family, *labels: str) -> Slot:
         """The slot of one gauge series."""

@@ -62,8 +62,10 @@ class Ingest:
     def blocks(self, blocks: Iterable[Block], t_ms: int) -> None:
         """The present values of our own series, all in one row."""
         found = [block.columns() for block in blocks]
-        sources = tuple(series for series, _ in found)
-        values: list[float | None] = [value for _, part in found for value in part]
+        sources = tuple([series for series, _ in found])
+        values: list[float | None] = []
+        for _, part in found:
+            values += part
         values += (1.0, self._samples + len(values))
         columns = self._own_columns
         if len(columns.sources) != len(sources) or not all(map(is_, columns.sources, sources)):
