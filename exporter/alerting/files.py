@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from exporter.alerting.rulefile import Group, RuleFileError, load_rules, read_rule_file
 from exporter.errors import ConfigError
 
+FILE_LIMIT = 1000
+"""Most rule files: beyond, a pattern found something else than rules."""
 SHIPPED_PATTERN = "*.rules.yml"
 SHIPPED_NAME = "rules"
 """What a shipped file's folder is called, wherever it is installed."""
@@ -46,22 +49,37 @@ def rule_files(patterns: Sequence[str], *, builtin: bool) -> tuple[list[RuleFile
             for path in sorted(folder.glob(SHIPPED_PATTERN)):
                 files.setdefault(path.resolve(), RuleFile(path, f"{SHIPPED_NAME}/{path.name}"))
     for pattern in patterns:
-        expanded = str(Path(pattern).expanduser())
-        matches = sorted(glob.glob(expanded, recursive=True))  # noqa: PTH207 - absolute patterns, too
-        if not matches and not glob.has_magic(expanded):
-            problems.append(f"rules.files: {pattern} does not exist")
-        for match in matches:
-            files.setdefault(Path(match).resolve(), RuleFile(Path(match), match))
+        try:
+            found = _matching(pattern)
+            if len(files) + len(found) > FILE_LIMIT:
+                problems.append(f"rules.files: with {pattern} there are more than {FILE_LIMIT} rule files")
+                break
+            for match in found:
+                files.setdefault(Path(match).resolve(), RuleFile(Path(match), match))
+        except (OSError, RuntimeError, ValueError) as error:
+            problems.append(f"rules.files: {pattern}: {error}")
     return list(files.values()), problems
 
 
+def _matching(pattern: str) -> list[str]:
+    """What a pattern stands for, sorted; OSError, RuntimeError and ValueError for one that leads nowhere."""
+    expanded = str(Path(pattern).expanduser())
+    matches = sorted(islice(glob.iglob(expanded, recursive=True), FILE_LIMIT + 1))  # noqa: PTH207 - absolute patterns, too
+    if not matches and not glob.has_magic(expanded):
+        raise OSError("does not exist")
+    return matches
+
+
 def read_groups(patterns: Sequence[str], *, builtin: bool) -> tuple[list[Group], int]:
-    """All groups of all files in order, and the number of files; ConfigError with every mistake in them."""
+    """All groups of all files in order, and the number of files; ConfigError with every mistake in them.
+
+    Blocks for as long as the file systems do.
+    """
     files, problems = rule_files(patterns, builtin=builtin)
     groups: list[Group] = []
     for file in files:
         try:
-            groups += load_rules(read_rule_file(file.path), file.name)
+            groups += load_rules(read_rule_file(file.path, regular=True), file.name)
         except RuleFileError as error:
             problems += error.problems
     if problems:

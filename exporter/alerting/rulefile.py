@@ -7,10 +7,12 @@ Source: https://github.com/prometheus/prometheus/blob/main/model/rulefmt/rulefmt
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from exporter.alerting.document import SIZE_LIMIT, DocumentError, Node, parse_document
 from exporter.alerting.fields import Reader
@@ -19,6 +21,14 @@ from exporter.errors import ConfigError
 _FILE_FIELDS = ("groups",)
 _GROUP_FIELDS = ("name", "interval", "query_offset", "limit", "rules", "labels")
 _RULE_FIELDS = ("record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations")
+
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 class RuleFileError(ConfigError):
@@ -60,16 +70,38 @@ def load_rule_file(path: Path) -> tuple[Group, ...]:
     return load_rules(read_rule_file(path), str(path))
 
 
-def read_rule_file(path: Path) -> str:
-    """A rule file's text; RuleFileError where it cannot be read."""
+def read_rule_file(path: Path, *, regular: bool = False) -> str:
+    """A rule file's text; RuleFileError where it cannot be read.
+
+    `regular`: only a file is read. Whoever opens a pipe waits until somebody else does, and a daemon must not; somebody
+    at a shell may, as in `check rules <(make-rules)`.
+    """
     try:
-        with path.open("rb") as file:
+        with _opened(path) if regular else path.open("rb") as file:
             raw = file.read(SIZE_LIMIT + 1)
         if len(raw) > SIZE_LIMIT:
             raise RuleFileError([f"{path}: the file has more than {SIZE_LIMIT} bytes"])
         return raw.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise RuleFileError([f"{path}: cannot be read: {error}"]) from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A regular file; anything else is not even opened, since that alone may wait, or rewind a tape."""
+    _refuse_special(path.stat().st_mode)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb")
+    try:
+        _refuse_special(os.fstat(file.fileno()).st_mode)  # it may have been replaced since
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_special(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        what = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise OSError(f"it is {what}, and no file")
 
 
 def load_rules(text: str, file: str, *, ignore_unknown: bool = False) -> tuple[Group, ...]:
