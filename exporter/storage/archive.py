@@ -68,6 +68,8 @@ class Archive:
                 chunks = catalog.chunks()
         except FileError as error:
             broken = error
+        for chunk in catalog.misshapen:
+            self._link.note_damage(chunk, ChunkError("it says what no chunk says"))
         for chunk in chunks:
             try:
                 with self._lock, translated():
@@ -78,7 +80,9 @@ class Archive:
                 if isinstance(error, FileError):
                     broken = error
             else:
-                if rows is not None and len(rows[0]) and chunk.stream in names:
+                if chunk.stream not in names:
+                    self._link.note_damage(chunk, ChunkError("nothing says whose samples they are"))
+                elif rows is not None and len(rows[0]):
                     yield Batch(names[chunk.stream], chunk.keep, labels, counters, *rows)
         with self._lock:
             self._link.done_reading(connection)

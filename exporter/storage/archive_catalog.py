@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporter.storage.archive_codec import ChunkError, decode_labels, encode_labels
-from exporter.storage.archive_plan import Chunk, in_order
+from exporter.storage.archive_plan import Chunk, in_order, is_sound
 from exporter.storage.batch import Batch
 from exporter.storage.model import Labels
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers = NDArray[np.int64]
+
+
+def is_number(number: int) -> bool:
+    """Whether a series can have it: they are counted from 1, and one more must fit into 64 bits."""
+    return 0 < number < 1 << 62
 
 
 class Catalog:
@@ -28,12 +33,16 @@ class Catalog:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.streams: dict[str, int] = {
-            name: int(number) for number, name in connection.execute("SELECT id, name FROM stream")
+            name: number
+            for number, name in connection.execute("SELECT id, name FROM stream")
+            if isinstance(name, str)
         }
-        self.last: dict[int, int] = {
-            int(stream): int(last)
-            for stream, last in connection.execute("SELECT stream, max(last) FROM chunk GROUP BY stream")
-        }
+        self.last: dict[int, int] = dict(
+            connection.execute(
+                "SELECT stream, max(last) FROM chunk"
+                " WHERE typeof(stream) = 'integer' AND typeof(last) = 'integer' GROUP BY stream"
+            ).fetchall()
+        )
         rows = connection.execute("SELECT id, counter, labels FROM series ORDER BY id").fetchall()
         self._labels: dict[int, Labels] = dict(
             zip([row[0] for row in rows], decode_labels([row[2] for row in rows]), strict=True)
@@ -41,12 +50,31 @@ class Catalog:
         self._counters: dict[int, bool] = {row[0]: bool(row[1]) for row in rows}
         self._numbers = {labels: number for number, labels in self._labels.items()}
         self._next = max(self._labels, default=0) + 1
+        if len(self._numbers) < len(self._labels):
+            raise ChunkError("series: not one number each")
         self.layouts: dict[int, Numbers] = {
-            int(number): np.frombuffer(series, "<i8")
-            for number, series in connection.execute("SELECT id, series FROM layout")
-            if len(series) % 8 == 0
+            number: series
+            for number, data in connection.execute("SELECT id, series FROM layout")
+            if (series := self._series(data)) is not None
         }
+        # What a chunk or a layout speaks of may be lost: its number must not become another's.
+        (stream, layout), (newest_stream,), (newest_layout,) = (
+            connection.execute(query).fetchone()
+            for query in (
+                "SELECT coalesce(max(stream), 0), coalesce(max(layout), 0) FROM chunk"
+                " WHERE typeof(stream) = 'integer' AND typeof(layout) = 'integer'",
+                "SELECT coalesce(max(id), 0) FROM stream",
+                "SELECT coalesce(max(id), 0) FROM layout",
+            )
+        )
+        self._next_stream = max(stream, newest_stream) + 1
+        self._next_layout = max(layout, newest_layout) + 1
+        taken = (*self._labels, self._next_stream, self._next_layout, self._next)
+        if not all(map(is_number, taken)):
+            raise ChunkError("numbers that nothing was given")
         self._layouts = {series.tobytes(): number for number, series in self.layouts.items()}
+        self.misshapen: list[Chunk] = []
+        """Rows of the chunk table, as of its last reading, with values that no chunk has."""
         self._recent: dict[tuple[str, int], tuple[Sequence[Labels], Sequence[bool], int]] = {}
         self._columns: dict[int, tuple[list[Labels], list[bool]]] = {}
 
@@ -54,9 +82,9 @@ class Catalog:
         """The number of a stream."""
         number = self.streams.get(name)
         if number is None:
-            number = int(
-                self._connection.execute("INSERT INTO stream (name) VALUES (?)", (name,)).lastrowid or 0
-            )
+            number = self._next_stream
+            self._next_stream += 1
+            self._connection.execute("INSERT INTO stream (id, name) VALUES (?, ?)", (number, name))
             self.streams[name] = number
         return number
 
@@ -91,9 +119,9 @@ class Catalog:
         data = series.astype("<i8", copy=False).tobytes()
         number = self._layouts.get(data)
         if number is None:
-            number = int(
-                self._connection.execute("INSERT INTO layout (series) VALUES (?)", (data,)).lastrowid or 0
-            )
+            number = self._next_layout
+            self._next_layout += 1
+            self._connection.execute("INSERT INTO layout (id, series) VALUES (?, ?)", (number, data))
             self._layouts[data] = number
             self.layouts[number] = series
         return number
@@ -117,11 +145,24 @@ class Catalog:
         return found
 
     def chunks(self) -> list[Chunk]:
-        """Every chunk of the file, in order of stream, retention and time."""
+        """Every chunk of the file, in order of stream, retention and time; but for `misshapen`."""
         rows = self._connection.execute(
-            "SELECT id, stream, keep, layout, first, last, rows, length(data) FROM chunk"
+            "SELECT id, stream, keep, layout, first, last, rows,"
+            " CASE typeof(data) WHEN 'blob' THEN length(data) END FROM chunk"
         )
-        return in_order(map(Chunk._make, rows))
+        found = list(map(Chunk._make, rows))
+        self.misshapen = [chunk for chunk in found if not is_sound(chunk)]
+        return in_order(chunk for chunk in found if is_sound(chunk)) if self.misshapen else in_order(found)
+
+    def _series(self, data: object) -> Numbers | None:
+        """What a layout's bytes say; None when they say nothing that could be."""
+        if not isinstance(data, bytes) or len(data) % 8:
+            return None
+        series = np.frombuffer(data, "<i8")
+        numbers = series.tolist()
+        self._next = max(self._next, max(numbers, default=0) + 1)
+        sound = len(set(numbers)) == len(numbers) and all(number in self._labels for number in numbers)
+        return series if numbers and sound else None
 
     def forget_unused(self) -> None:
         """Delete layouts without chunks, and series without layouts."""

@@ -55,13 +55,15 @@ def decode(data: bytes, n: int, rows: int) -> tuple[I64, F64]:
     """
     try:
         plain = np.frombuffer(zlib.decompress(data), np.uint8)
-    except zlib.error as error:
+    except (zlib.error, TypeError, MemoryError) as error:
         raise ChunkError(str(error)) from error
     mask_bytes = (n + 7) // 8
     head = 8 * rows + mask_bytes
     if rows < 1 or plain.size < head + 8 * n:
         raise ChunkError("too short")
     times = np.cumsum(plain[: 8 * rows].view("<i8"), dtype=np.int64)
+    if not (times[1:] > times[:-1]).all():
+        raise ChunkError("its times do not rise")
     moving = np.unpackbits(plain[8 * rows : head], count=n).astype(np.bool_)
     first = _from_planes(plain[head : head + 8 * n], n)
     moved = int(moving.sum())
@@ -110,6 +112,9 @@ def decode_labels(texts: Sequence[str]) -> list[Labels]:
         return tuple([(one(name, name), one(value, value)) for name, value in found.items()])
 
     try:
-        return [pairs(found) for found in json.loads(f"[{','.join(texts)}]")]
+        found = [pairs(one) for one in json.loads(f"[{','.join(texts)}]")]
+        if len(found) != len(texts) or not all(isinstance(text, str) for text in seen):
+            raise ValueError("not one set of strings each")
+        return found
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ChunkError(f"labels: {error}") from error

@@ -40,6 +40,11 @@ _REASON_OF_CODE = {
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_CANTOPEN: "cannot_open",
     sqlite3.SQLITE_TOOBIG: "too_large",
+    # Our statements are always the same: when a table, a column or a type is not as they say, the file is not ours any more.
+    sqlite3.SQLITE_ERROR: "corrupt",
+    sqlite3.SQLITE_CONSTRAINT: "corrupt",
+    sqlite3.SQLITE_MISMATCH: "corrupt",
+    sqlite3.SQLITE_FORMAT: "corrupt",
 }
 
 _SCHEMA = f"""
@@ -71,7 +76,7 @@ class FileError(Exception):
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """SQLite's and the system's errors as FileError."""
+    """SQLite's and the system's errors as FileError; what no value of ours would lead to, as that of a corrupt file."""
     try:
         yield
     except sqlite3.Error as error:
@@ -80,6 +85,8 @@ def translated() -> Iterator[None]:
         raise FileError(reason, str(error)) from error
     except OSError as error:
         raise FileError("io", str(error)) from error
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, MemoryError) as error:
+        raise FileError("corrupt", f"{type(error).__name__}: {error}") from error
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -94,6 +101,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(
             path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = _text
         try:
             _prepare(connection)
         except BaseException:
@@ -128,6 +136,7 @@ def _connect_reading(path: Path, how: str, locking: str, damaged: bool) -> sqlit
         check_same_thread=False,
         uri=True,
     )
+    connection.text_factory = _text
     try:
         connection.execute(f"PRAGMA locking_mode = {locking}")
         if damaged:
@@ -164,6 +173,14 @@ def _prepare(connection: sqlite3.Connection) -> None:
     # A file that can be read but not written shows it here, and not after its samples were taken in.
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
+
+
+def _text(raw: bytes) -> str | bytes:
+    """What is no UTF-8 stays as it is, for the reader to see that it is no text."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

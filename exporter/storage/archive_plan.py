@@ -44,6 +44,16 @@ class Chunk(NamedTuple):
     """Bytes on disk."""
 
 
+def is_sound(chunk: Chunk) -> bool:
+    """Whether this can be what the file was given; in a damaged one anything may stand."""
+    return (
+        all(type(value) is int for value in chunk)
+        and chunk.keep > 0
+        and chunk.rows > 0
+        and chunk.first <= chunk.last
+    )
+
+
 def in_order(chunks: Iterable[Chunk]) -> list[Chunk]:
     """By stream and retention, each in time order; those of one stream and retention do not overlap."""
     return sorted(chunks, key=lambda chunk: (chunk.stream, chunk.keep, chunk.first))

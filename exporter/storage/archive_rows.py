@@ -85,6 +85,8 @@ def read(
     if series is None:
         raise ChunkError("nothing says whose samples they are")
     times, values = decode(row[0], len(series), chunk.rows)
+    if times[0] != chunk.first:
+        raise ChunkError("they are of another time")
     if now_ms is None:
         return within(times, values, None, chunk.last)
     return within(times, values, now_ms - chunk.keep, min(chunk.last, now_ms))
@@ -100,7 +102,11 @@ def compact(
     """Delete what is to go, merge what is small, each merge a transaction, and give space back."""
     chunks = catalog.chunks()
     gone = {chunk.id for chunk in expired(chunks, now_ms, size_limit)}
-    gone |= {chunk.id for chunk in chunks if chunk.layout not in catalog.layouts}
+    streams = set(catalog.streams.values())
+    gone |= {
+        chunk.id for chunk in chunks if chunk.layout not in catalog.layouts or chunk.stream not in streams
+    }
+    gone |= {chunk.id for chunk in catalog.misshapen}
     if gone:
         with transaction(connection):
             connection.executemany("DELETE FROM chunk WHERE id = ?", [(number,) for number in gone])

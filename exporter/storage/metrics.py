@@ -122,7 +122,7 @@ class StorageMetrics:
         if archive is None:
             return
         block.counter(FLUSHES).set(archive.flushes)
-        _count(block, FLUSH_FAILURES, archive.failures, ("full", "io", "read_only"))
+        _count(block, FLUSH_FAILURES, archive.failures, ("full", "io", "locked", "read_only"))
         block.gauge(LAST_FLUSH).set(archive.last_flush)
         _count(block, SET_ASIDE, archive.set_aside, ("corrupt", "version"))
         block.gauge(FILE_BYTES).set(archive.file_bytes)

@@ -44,12 +44,13 @@ def test_without_a_file_only_memory_is_told_of() -> None:
 
 def test_every_family_shows_once_there_is_a_file() -> None:
     block = Block()
-    stats = ArchiveStats(flushes=3, failures={"locked": 2}, last_flush=7.5, file_bytes=4096)
+    stats = ArchiveStats(flushes=3, failures={"other": 2}, last_flush=7.5, file_bytes=4096)
     StorageMetrics(block).publish(filled().stats(), stats)
     shown = page(block)
     assert {name.partition("{")[0] for name in shown} == {family.name for family in FAMILIES}
     assert shown["vllm_exporter_storage_flushes_total"] == 3
-    assert shown['vllm_exporter_storage_flush_failures_total{reason="locked"}'] == 2
+    assert shown['vllm_exporter_storage_flush_failures_total{reason="other"}'] == 2
+    assert shown['vllm_exporter_storage_flush_failures_total{reason="locked"}'] == 0
     assert shown['vllm_exporter_storage_flush_failures_total{reason="full"}'] == 0
     assert shown["vllm_exporter_storage_last_flush_timestamp_seconds"] == 7.5
 
