@@ -3,7 +3,7 @@
     python -m bench.rules [--days 3] [--rounds 5]
 
 The series are those of the daemon's own page beside the mock engine, filled back to `--days`: every second over the
-last ten minutes, every minute before; what is read over 30 days lies there for 30 days. Prometheus gets them as blocks
+last ten minutes, every five minutes before; recorded series that are read over 30 days lie there for 30 days, every two minutes. Prometheus gets them as blocks
 made by promtool. Both then evaluate every group each second, and what they use beyond doing nothing is the cost of one
 evaluation. Ours is taken in the process itself, without the daemon around it.
 """
@@ -69,10 +69,10 @@ def groups_every(seconds: int) -> list[tuple[str, str]]:
     return found
 
 
-def stamps(now: int, days: float) -> np.ndarray:
-    """Time stamps back from `now`: each minute, and each second of the last ten minutes."""
+def stamps(now: int, days: float, step: int) -> np.ndarray:
+    """Time stamps back from `now`: every `step` ms, and every second of the last ten minutes."""
     recent = np.arange(now - 600_000, now + 1, 1000)
-    return np.concatenate([np.arange(recent[0] - int(days * DAY), recent[0], 60_000), recent])
+    return np.concatenate([np.arange(recent[0] - int(days * DAY), recent[0], step), recent])
 
 
 def column(labels: Labels, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -152,13 +152,13 @@ def series_for(days: float, now: int) -> list[tuple[Labels, np.ndarray, np.ndarr
     rng = np.random.default_rng(1)
     names = read_names(groups_every(1))
     page = [labels for labels in page_series() if dict(labels)[NAME] in names]
-    times = stamps(now, days)
+    times = stamps(now, days, 300_000)
     series = [(labels, times, column(labels, times, rng)) for labels in page]
     first = Ours(series)
     first.evaluate(now)
     first.evaluate(now)
     recorded = first.head.series((), now - 1, now)
-    long = stamps(now, LONG_DAYS)
+    long = stamps(now, LONG_DAYS, 120_000)
     for labels in recorded:
         name = dict(labels)[NAME]
         if re.search(

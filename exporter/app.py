@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from exporter.monitor import Monitor
     from exporter.sli import Indicators
     from exporter.systemd import Notifier
-    from exporter.web.api import Api
-    from exporter.web.api.model import Target
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +129,10 @@ async def _live(
     from exporter.systemd import Notifier
 
     sys.setswitchinterval(SWITCH_SECONDS)
+    loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # until there are rules to read again
+        stack.callback(loop.remove_signal_handler, signal.SIGHUP)
         state = StateFile(settings.data_dir / "state.json")
         saved = state.load()
 
@@ -193,9 +194,9 @@ async def _live(
         await server.start()
         stack.push_async_callback(server.stop)
 
-        from exporter.monitor import (
-            Monitor,
-        )  # NumPy and the rules take their time: who scrapes is answered first
+        # NumPy and the rules take their time: who scrapes is answered first.
+        from exporter.monitor import Monitor
+        from exporter.web.api.daemon import daemon_api
 
         monitor = Monitor(
             settings,
@@ -210,7 +211,9 @@ async def _live(
         stack.push_async_callback(monitor.stop)
         await monitor.start(settings.data_dir)
         readers.before_render.append(monitor.publish)
-        await server.serve_api(_api(settings, server, monitor, engine, indicators, gpu, blocks.indicators))
+        await server.serve_api(
+            daemon_api(settings, server.url, monitor, engine, indicators, gpu, blocks.indicators)
+        )
 
         schedule = Schedule()
         schedule.every(settings.scrape.interval, scraper.scrape, name="scrape")
@@ -229,7 +232,6 @@ async def _live(
         engine.subscribe(scrape_faster)
         engine.subscribe(lambda status: monitor.engine_is(status.state))
 
-        loop = asyncio.get_running_loop()
         stopping = settings.engine.drain_timeout + settings.engine.kill_timeout + STOP_MARGIN_SECONDS
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _stop, engine, number, notifier, stopping)
@@ -245,7 +247,6 @@ async def _live(
             loop.add_signal_handler(
                 signal.SIGHUP, lambda: tasks.create_task(_reload(monitor, notifier), name="reload")
             )
-            stack.callback(loop.remove_signal_handler, signal.SIGHUP)
             # What was loaded stays: going through it for garbage would halt everything for 70 ms now and then.
             gc.freeze()
             notifier.ready()
@@ -257,67 +258,15 @@ async def _live(
         log.info("stopped")
 
 
-def _api(
-    settings: Settings,
-    server: WebServer,
-    monitor: Monitor,
-    engine: Engine,
-    indicators: Indicators,
-    gpu: GpuSampler,
-    derived: Block,
-) -> Api:
-    """The HTTP API over the store and the rules."""
-    from exporter.web.api import Api
-    from exporter.web.api.status import prometheus_config
-    from exporter.web.api.summary import summary_json
-
-    async def reload() -> Sequence[str]:
-        return (await monitor.reload()).problems
-
-    return Api(
-        settings.rules,
-        monitor.head,
-        statuses=monitor.evaluator.statuses,
-        summary=lambda: summary_json(
-            engine.status.state,
-            indicators.summary(),
-            derived.columns(),
-            gpu.readings(),
-            monitor.evaluator.statuses(),
-        ),
-        reload=reload,
-        targets=lambda: _targets(settings, server, engine),
-        config=lambda: prometheus_config(settings),
-        retention=settings.storage.retention,
-    )
-
-
-def _targets(settings: Settings, server: WebServer, engine: Engine) -> list[Target]:
-    """What a Prometheus would list as its targets: this daemon, and the engine behind it."""
-    from exporter.web.api.model import Target
-
-    rules, scrape = settings.rules, settings.scrape
-    own = {"job": rules.job, "instance": rules.instance or urlsplit(server.url).netloc}
-    status = engine.status
-    return [
-        Target(rules.job, f"{server.url}/metrics", own, "up", scrape.interval, scrape.timeout),
-        Target(
-            "vllm",
-            f"{status.base_url}/metrics",
-            {"job": "vllm", "instance": urlsplit(status.base_url).netloc},
-            "up" if status.serving else "down",
-            scrape.interval,
-            scrape.timeout,
-            last_error=status.last_failure.message if status.last_failure and not status.serving else "",
-        ),
-    ]
-
-
 async def _reload(monitor: Monitor, notifier: Notifier) -> None:
-    """SIGHUP: the rules are read again, and systemd is told meanwhile."""
+    """SIGHUP: the rules are read again, and systemd is told meanwhile. Whatever goes wrong, the daemon goes on."""
     notifier.reloading()
-    await monitor.reload()
-    notifier.ready()
+    try:
+        await monitor.reload()
+    except Exception as error:
+        log.exception("reload_failed", error=f"{type(error).__name__}: {error}")
+    finally:
+        notifier.ready()
 
 
 def engine_command(settings: Settings) -> EngineCommand | None:

@@ -59,12 +59,14 @@ class Monitor:
         storage = settings.storage
         base = Retention(base_ms=round(storage.retention * 1000))
         self.head = Head(retention=base, memory_limit=storage.memory_limit)
-        self.evaluator = Evaluator(settings.rules, self.head, daemon, external_url=external_url)
+        self._wake = asyncio.Event()
+        self.evaluator = Evaluator(
+            settings.rules, self.head, daemon, external_url=external_url, wake=self._wake.set
+        )
         self._metrics = StorageMetrics(daemon)
         self._archive: Archive | None = None
         self._file_thread = ThreadPoolExecutor(1, thread_name_prefix="samples")
         self._ingest = Ingest(self.head, job=settings.rules.job, instance=instance, reserved=reserved)
-        self._wake = asyncio.Event()
         self._landed_at: float | None = None
         self._changed: frozenset[str] = frozenset()
         self._last_ms = 0
@@ -76,7 +78,7 @@ class Monitor:
         """Load the rules and the samples that the last daemon kept; ConfigError for rules that cannot be."""
         loop = asyncio.get_running_loop()
         began = time.monotonic()
-        self.evaluator.load()
+        await self.evaluator.load()
         self._apply_retention()
         if self._settings.storage.persist:
             self._archive = await loop.run_in_executor(self._file_thread, self._load, data_dir / "samples.db")
@@ -93,6 +95,7 @@ class Monitor:
         archive = Archive.open(path)
         for batch in archive.load(round(time.time() * 1000)):
             self.head.load(batch)
+        self.head.stats()  # builds the series here, not in the event loop
         return archive
 
     def landed(self, row: Row | None, now: float) -> None:
@@ -144,15 +147,16 @@ class Monitor:
         """
         archive = self._archive
         self._keeper.save()
-        batches = [] if archive is None else self.head.unsaved()
+        # Handed over before anything is waited for: who is cancelled below loses no sample.
+        writing = None if archive is None else self._file_thread.submit(archive.write, self.head.unsaved())
         await self._keeper.sync()
-        if archive is None:
+        if archive is None or writing is None:
             return
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._file_thread, archive.write, batches)
+        await asyncio.shield(asyncio.wrap_future(writing))
         if time.monotonic() - self._compacted >= COMPACT_SECONDS:
             self._compacted = time.monotonic()
-            await loop.run_in_executor(self._file_thread, archive.compact, round(time.time() * 1000))
+            now_ms = round(time.time() * 1000)
+            await asyncio.get_running_loop().run_in_executor(self._file_thread, archive.compact, now_ms)
 
     async def reload(self) -> Reload:
         """Read the rule files again; a mistake changes nothing and is told."""

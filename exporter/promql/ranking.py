@@ -11,6 +11,7 @@ import numpy as np
 from exporter.promql.aggregate import Grouping, groups_of
 from exporter.promql.labels import merged
 from exporter.promql.model import Memo, QueryError, Scalar, Vector
+from exporter.promql.numbers import plain_float
 from exporter.promql.plan import Evaluation, Kind, Node
 from exporter.storage.model import Labels
 
@@ -75,9 +76,9 @@ class Rank:
         if np.isnan(limits).any():
             raise QueryError("execution", "Parameter value is NaN")
         if limits.min() <= -_INT64:
-            raise QueryError("execution", f"Scalar value {shown(float(limits.min()))} underflows int64")
+            raise QueryError("execution", f"Scalar value {plain_float(float(limits.min()))} underflows int64")
         if limits.max() >= _INT64:
-            raise QueryError("execution", f"Scalar value {shown(float(limits.max()))} overflows int64")
+            raise QueryError("execution", f"Scalar value {plain_float(float(limits.max()))} overflows int64")
 
 
 def _ranked(
@@ -125,7 +126,7 @@ class CountValues:
             key = (row, None if math.isnan(value) else value)
             labels = known.get(key)
             if labels is None or value == 0:  # 0 and -0 are equal, but not written alike
-                labels = grouping.of(merged(vector.labels[row], [(self.label, shown(value))]))
+                labels = grouping.of(merged(vector.labels[row], [(self.label, plain_float(value))]))
                 known[key] = labels
             held = counts.get(labels)
             if held is None:
@@ -134,12 +135,3 @@ class CountValues:
             held[column] += 1
         values = np.array(list(counts.values())).reshape(len(counts), steps)
         return Vector(tuple(counts), values, values > 0)
-
-
-def shown(value: float) -> str:
-    """A float as Go's `strconv.FormatFloat(value, 'f', -1, 64)` writes it."""
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return np.format_float_positional(value, trim="-")

@@ -48,4 +48,8 @@ def parse(expression: str) -> Parsed:
         tree = promql_parser.parse(given.text)
     except ValueError as error:
         raise explained(expression, words, given, str(error)) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what Rust's panics come as; they are no Exception
+            raise
+        raise QueryError("bad_data", f"the parser failed on this expression: {error}") from None
     return Parsed(tree, given.strings, given.times)

@@ -76,7 +76,8 @@ def test_a_rule_file_with_mistakes_is_refused_before_any_engine_starts(tmp_path:
 def test_a_reload_brings_new_rules_and_a_bad_file_changes_nothing_and_says_why(tmp_path: Path):
     mine = tmp_path / "mine.rules.yml"
     mine.write_text("groups: []\n")
-    with Daemon(tmp_path, "run", *FLAGS, "--rules", str(mine), *simulator(free_port())) as daemon:
+    files = str(tmp_path / "*.rules.yml")
+    with Daemon(tmp_path, "run", *FLAGS, "--rules", files, *simulator(free_port())) as daemon:
         daemon.wait_ready()
         eventually("the shipped rules are at work", lambda: "Watchdog" in alerts(daemon))
         since = alerts(daemon)["Watchdog"]["activeAt"]
@@ -90,6 +91,11 @@ def test_a_reload_brings_new_rules_and_a_bad_file_changes_nothing_and_says_why(t
         assert "rat" in text
         assert "长时间运行" in alerts(daemon), "what was loaded goes on"
         assert daemon.value("vllm_exporter_rules_last_reload_success") == 0
+        loop = tmp_path / "loop.rules.yml"
+        loop.symlink_to(loop.name)
+        daemon.process.send_signal(signal.SIGHUP)
+        assert post_reload(daemon)[0] == 500
+        loop.unlink()
         mine.write_text("groups: []\n")
         assert post_reload(daemon)[0] == 200
         assert "长时间运行" not in alerts(daemon)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporter.promql.numbers import plain_float
+
 if TYPE_CHECKING:
     from exporter.storage.model import F64
 
@@ -23,26 +25,6 @@ FEW = 16
 NEVER = "0001-01-01T00:00:00Z"
 """Go's zero time."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def plain_float(value: float) -> str:
-    """All digits, never an exponent: strconv's 'f' with precision -1."""
-    if isnan(value):
-        return "NaN"
-    if isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    text = repr(value)
-    if text.endswith(".0"):
-        return text[:-2]
-    mantissa, e, exponent = text.partition("e")
-    if not e:
-        return text
-    sign = "-" if mantissa.startswith("-") else ""
-    whole, _, fraction = mantissa.lstrip("-").partition(".")
-    digits, point = whole + fraction, len(whole) + int(exponent)
-    if point <= 0:
-        return f"{sign}0.{'0' * -point}{digits}"
-    return sign + digits.ljust(point, "0")
 
 
 def json_float(value: float) -> str:

@@ -9,9 +9,9 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
 from urllib.parse import parse_qsl
 
+from exporter.alerting.durations import parse_duration_ms
 from exporter.web.api.model import ApiError
 
 MIN_MS, MAX_MS = -(1 << 53), 1 << 53
@@ -26,17 +26,6 @@ _MIN_TIME, _MAX_TIME = "-292273086-05-16T16:47:06Z", "292277025-08-18T07:12:54.9
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _INFINITY = re.compile(r"([+-]?)inf(?:inity)?", re.IGNORECASE)
 _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII)
-_DURATION = re.compile(r"(?:\d+(?:ms|[ywdhms]))+", re.ASCII)
-_PART = re.compile(r"(\d+)(ms|[ywdhms])", re.ASCII)
-_UNITS = {
-    "y": 365 * 86_400_000,
-    "w": 7 * 86_400_000,
-    "d": 86_400_000,
-    "h": 3_600_000,
-    "m": 60_000,
-    "s": 1000,
-    "ms": 1,
-}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT64 = 1 << 63
 
@@ -104,15 +93,10 @@ def read_duration(text: str) -> float:
         if not abs(seconds) * 1e9 < _INT64:
             raise ValueError(f'cannot parse "{text}" to a valid duration. It overflows int64')
         return seconds * 1000
-    if text == "0":
-        return 0.0
-    if _DURATION.fullmatch(text):
-        parts = _PART.findall(text)
-        units = [list(_UNITS).index(unit) for _, unit in parts]
-        total = sum(int(count) * _UNITS[unit] for count, unit in parts)
-        if all(a < b for a, b in pairwise(units)) and total * 1_000_000 < _INT64:
-            return float(total)
-    raise ValueError(f'cannot parse "{text}" to a valid duration')
+    try:
+        return float(parse_duration_ms(text))
+    except ValueError:
+        raise ValueError(f'cannot parse "{text}" to a valid duration') from None
 
 
 def time_parameter(form: Form, name: str, default: int) -> int:

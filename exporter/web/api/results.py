@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from exporter.promql.model import Scalar, String, Value, Vector
+from exporter.promql.numbers import plain_float
 from exporter.storage.model import Labels
 from exporter.web.api.model import ApiError
-from exporter.web.api.numbers import CHUNK, json_floats, json_time, plain_float
+from exporter.web.api.numbers import CHUNK, json_floats, json_time
 
 if TYPE_CHECKING:
     from exporter.storage.model import F64, I64

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from exporter import __version__
+from exporter.alerting.durations import format_duration
 from exporter.settings import RuleSettings, Settings
 from exporter.storage.model import NAME, Labels
 from exporter.web.api.model import ApiError, Target
@@ -57,20 +58,20 @@ def runtime_info(
         "GOMEMLIMIT": 0,
         "GOGC": "",
         "GODEBUG": "",
-        "storageRetention": duration_text(retention),
+        "storageRetention": format_duration(retention),
     }
 
 
 def flags(rules: RuleSettings, retention: float) -> dict[str, str]:
     """`status/flags`: those of Prometheus' that mean something here."""
     return {
-        "query.lookback-delta": duration_text(rules.lookback),
+        "query.lookback-delta": format_duration(rules.lookback),
         "query.max-concurrency": str(rules.query_concurrency),
         "query.max-samples": str(rules.query_samples),
-        "query.timeout": duration_text(rules.query_timeout),
-        "rules.alert.for-grace-period": duration_text(rules.for_grace_period),
-        "rules.alert.for-outage-tolerance": duration_text(rules.for_outage_tolerance),
-        "storage.tsdb.retention.time": duration_text(retention),
+        "query.timeout": format_duration(rules.query_timeout),
+        "rules.alert.for-grace-period": format_duration(rules.for_grace_period),
+        "rules.alert.for-outage-tolerance": format_duration(rules.for_outage_tolerance),
+        "storage.tsdb.retention.time": format_duration(retention),
         "web.enable-lifecycle": "true",
         "web.enable-admin-api": "false",
         "web.external-url": rules.external_url or "",
@@ -84,28 +85,15 @@ def prometheus_config(settings: Settings) -> str:
     scrape, rules = settings.scrape, settings.rules
     whole = {
         "global": {
-            "scrape_interval": duration_text(scrape.interval),
-            "scrape_timeout": duration_text(min(scrape.timeout, scrape.interval)),
-            "evaluation_interval": duration_text(rules.interval),
-            "rule_query_offset": duration_text(rules.query_offset),
+            "scrape_interval": format_duration(scrape.interval),
+            "scrape_timeout": format_duration(min(scrape.timeout, scrape.interval)),
+            "evaluation_interval": format_duration(rules.interval),
+            "rule_query_offset": format_duration(rules.query_offset),
             "external_labels": dict(rules.external_labels),
         },
         "rule_files": list(rules.files),
     }
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True)
-
-
-def duration_text(seconds: float) -> str:
-    """A duration as Prometheus prints it: `1h30m`, `500ms`, `0s`."""
-    left = round(seconds * 1000)
-    if left <= 0:
-        return "0s"
-    parts = []
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts)
 
 
 def targets(found: Iterable[Target], form: Form) -> dict[str, Any]:
@@ -131,8 +119,8 @@ def _target(target: Target) -> dict[str, Any]:
         "lastScrape": rfc3339(target.last_scrape),
         "lastScrapeDuration": target.last_duration,
         "health": target.health,
-        "scrapeInterval": duration_text(target.interval),
-        "scrapeTimeout": duration_text(target.timeout),
+        "scrapeInterval": format_duration(target.interval),
+        "scrapeTimeout": format_duration(target.timeout),
     }
 
 

@@ -52,7 +52,13 @@ def summary_json(
     """
     fields = {name: _finite(value) for name, value in asdict(summary).items()}
     readings = [_gpu(reading) for reading in sorted(gpus, key=lambda reading: reading.index)]
-    active = [(rule.name, alert) for group in groups for rule in group.rules for alert in rule.alerts]
+    active = [
+        (rule.name, alert)
+        for group in groups
+        for rule in group.rules
+        for alert in rule.alerts
+        if alert.labels.get("severity") != "none"  # Watchdog always fires, and means that all is well
+    ]
     by_type = _failures(columns)
     return {
         "status": state,

@@ -283,3 +283,16 @@ def test_the_deepest_expressions_that_are_taken_fit_in_a_small_stack(request: py
     )
     assert done.returncode == 0, done.stderr
     assert all(90 <= int(depth) < 200 for depth in done.stdout.split()), done.stdout + done.stderr
+
+
+def test_a_panic_of_the_parser_is_a_refusal_and_nothing_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic(_text: str) -> None:
+        raise PanicException("index out of bounds")
+
+    monkeypatch.setattr("exporter.promql.syntax.promql_parser.parse", panic)
+    with pytest.raises(QueryError, match="the parser failed") as refused:
+        promql.compile("up")
+    assert refused.value.kind == "bad_data"

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from exporter.promql.numbers import plain_float
 from exporter.web.api.numbers import (
     NEVER,
     exponent_float,
     json_float,
     json_floats,
     json_time,
-    plain_float,
     rfc3339,
 )
 

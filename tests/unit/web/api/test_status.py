@@ -23,21 +23,6 @@ def test_grafana_takes_us_for_a_prometheus_3() -> None:
     assert "features" not in info
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.0, "0s"),
-        (0.5, "500ms"),
-        (15.0, "15s"),
-        (5400.0, "1h30m"),
-        (30 * 86400.0, "30d"),
-        (61.001, "1m1s1ms"),
-    ],
-)
-def test_durations_are_printed_as_prometheus_does(seconds: float, text: str) -> None:
-    assert status.duration_text(seconds) == text
-
-
 def test_flags_are_texts_without_secrets() -> None:
     shown = status.flags(RuleSettings(query_timeout=90), 3600)
     assert shown["query.timeout"] == "1m30s"

@@ -149,9 +149,11 @@ def test_the_first_gpu_is_the_gpu() -> None:
 def test_alerts_say_how_bad_since_when_and_what() -> None:
     alert = AlertStatus({"severity": "critical"}, {"summary": "it is down"}, "firing", 1435781451.0, 1.0)
     bare = AlertStatus({}, {}, "pending", 0.0, 1.0)
-    rule = RuleStatus("alerting", "Down", "up == 0", {}, {}, 0.0, 0.0, (alert, bare), "ok", "", 0.0, None)
+    watchdog = AlertStatus({"severity": "none"}, {}, "firing", 0.0, 1.0)
+    active = (alert, bare, watchdog)
+    rule = RuleStatus("alerting", "Down", "up == 0", {}, {}, 0.0, 0.0, active, "ok", "", 0.0, None)
     found = ask(groups=[GroupStatus("g", "f.yml", 5.0, 0, 0.0, (rule,), 0.0, None)])
-    assert found["alerts_count"] == 2
+    assert found["alerts_count"] == 2, "the one that says that all is well does not count"
     assert found["alerts"] == [
         {
             "name": "Down",
