@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -194,7 +195,8 @@ async def _live(
         await server.start()
         stack.push_async_callback(server.stop)
 
-        # NumPy and the rules take their time: who scrapes is answered first.
+        # NumPy and the rules take their time: who scrapes is answered meanwhile.
+        await asyncio.to_thread(import_module, "exporter.monitor")
         from exporter.monitor import Monitor
         from exporter.web.api.daemon import daemon_api
 
