@@ -37,6 +37,10 @@ HISTOGRAMS = (
 )  # fmt: skip
 
 
+WARM_UP_SECONDS = 12.0
+"""Until a process has settled: for us the first evaluation of each rule and the first flush to disk are over then."""
+
+
 def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as probe:
@@ -153,7 +157,9 @@ def bench_steady(engines: int, rounds: int, seconds: float) -> None:
                 )  # fmt: skip
                 with running(*command) as process:
                     wait_for(port, b"vllm_slo_tokens_total")
-                    found.setdefault("vllm-exporter", []).append(steady(process, seconds, warm_up=3))
+                    found.setdefault("vllm-exporter", []).append(
+                        steady(process, seconds, warm_up=WARM_UP_SECONDS)
+                    )
             for rules in (True, False):
                 if not shutil.which("prometheus"):
                     continue
@@ -163,7 +169,7 @@ def bench_steady(engines: int, rounds: int, seconds: float) -> None:
                     with running(*peer, stderr=subprocess.DEVNULL) as process:
                         wait_for(port, path="/-/ready")
                         name = f"Prometheus, {'ten' if rules else 'no'} rules"
-                        found.setdefault(name, []).append(steady(process, seconds, warm_up=3))
+                        found.setdefault(name, []).append(steady(process, seconds, warm_up=WARM_UP_SECONDS))
     print(
         f"\nbeside {engines} engine(s), scrape 1 s, GPU 500 ms (simulated), median of {rounds} x {seconds:g} s"
     )
