@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,7 +141,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--scrape-interval": {"metavar": "SECONDS"},
         "--data-dir": {"metavar": "DIR"},
         "--on-exit": {"metavar": "stop|keep"},
-        "--rules": {"metavar": "FILES"},
+        "--rules": {"metavar": "FILES", "action": "append"},
         "--log-format": {"metavar": "json|console"},
         "--log-level": {"metavar": "LEVEL"},
     }
@@ -165,7 +166,10 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
         if not equals:
             raise ConfigError([f"flag --set {assignment}: expected SETTING=VALUE"])
         flags[name.strip()] = value
-    flags.update({name: given for name in FLAGS.values() if (given := getattr(args, name)) is not None})
+    given = {name: getattr(args, name) for name in FLAGS.values()}
+    flags.update({name: value for name, value in given.items() if value is not None})
+    if (files := given["rules.files"]) is not None:
+        flags["rules.files"] = tuple(word for text in files for word in shlex.split(text))
     return flags
 
 

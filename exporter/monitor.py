@@ -79,7 +79,7 @@ class Monitor:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
         await self.evaluator.load()
-        self._apply_retention()
+        self._follow_rules()
         if self._settings.storage.persist:
             self._archive = await loop.run_in_executor(self._file_thread, self._load, data_dir / "samples.db")
         stats = self.head.stats()
@@ -162,7 +162,7 @@ class Monitor:
         """Read the rule files again; a mistake changes nothing and is told."""
         reload = await self.evaluator.reload()
         if not reload.problems:
-            self._apply_retention()
+            self._follow_rules()
         return reload
 
     def publish(self) -> None:
@@ -177,12 +177,17 @@ class Monitor:
             await asyncio.get_running_loop().run_in_executor(self._file_thread, self._archive.close)
         self._file_thread.shutdown()
 
-    def _apply_retention(self) -> None:
+    def _follow_rules(self) -> None:
+        """Keep what the loaded rules read, and let nobody else write what they record."""
         storage = self._settings.storage
         self.head.set_retention(
             self.evaluator.retention(
                 base_ms=round(storage.retention * 1000), recorded_ms=round(storage.recorded_retention * 1000)
             )
+        )
+        groups = self.evaluator.statuses()
+        self._ingest.reserve(
+            rule.name for group in groups for rule in group.rules if rule.kind == "recording"
         )
 
     def _follow_clock(self, t_ms: int) -> None:

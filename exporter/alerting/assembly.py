@@ -58,6 +58,15 @@ def assemble(
     return Assembly(made, gone, ended)
 
 
+def unchanged(
+    groups: Sequence[Group], *, interval: float, query_offset: float, previous: Sequence[LiveGroup]
+) -> set[str]:
+    """The keys of the groups that `assemble` leaves as they are, at work or not."""
+    known = {group.key: group for group in previous}
+    plans = [_Plan(group, known, interval, query_offset) for group in groups]
+    return {plan.old.key for plan in plans if plan.old is not None and plan.same}
+
+
 class _Plan:
     """One group to be: what of the group before it goes on."""
 

@@ -40,12 +40,11 @@ class Slots(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether to evaluate now, the grid afterwards, the slots that went by, and by how much the clock was set back."""
+    """Whether to evaluate now, the grid afterwards, and the slots that went by."""
 
     due: bool
     slots: Slots
     missed: int = 0
-    set_back: int = 0
 
 
 def begin(interval: int, key: str) -> Slots:
@@ -66,7 +65,7 @@ def decide(slots: Slots, now: int, *, landed: bool, spacing: int = 0, event: boo
         due = landed or event
         return Verdict(due, Slots(interval, now + (first or interval), now) if due else slots)
     if now < last - STEP_MS:
-        return Verdict(True, Slots(interval, now + interval, now), set_back=last - now)
+        return Verdict(True, Slots(interval, now + interval, now))
     if now <= last:
         return Verdict(False, slots)
     wanted = next_slot if event else next_slot + _patience(interval)
@@ -85,6 +84,7 @@ class Timetable:
 
     def __init__(self) -> None:
         self._slots: dict[str, Slots] = {}
+        self._held: set[str] = set()
         self._note()
 
     def adopt(self, intervals: Mapping[str, int]) -> None:
@@ -104,6 +104,8 @@ class Timetable:
             return {}
         found = {}
         for key, slots in self._slots.items():
+            if key in self._held:
+                continue
             verdict = decide(slots, now, landed=landed, spacing=spacing, event=key in events)
             self._slots[key] = verdict.slots
             if verdict.due:
@@ -111,14 +113,31 @@ class Timetable:
         self._note()
         return found
 
+    def hold(self, key: str) -> None:
+        """The group is still at work: it is not due again before its `release`."""
+        self._held.add(key)
+        self._note()
+
+    def release(self, key: str, at: int) -> int:
+        """The group was at work until now; `at` is what it was evaluated for. Gives the slots that went by before that."""
+        self._held.discard(key)
+        slots = self._slots.get(key)
+        gone = 0
+        if slots is not None and slots.next is not None and at > (slots.last or 0):
+            gone = max(0, (at - slots.next) // slots.interval + 1)
+            self._slots[key] = slots._replace(next=slots.next + gone * slots.interval, last=at)
+        self._note()
+        return gone
+
     def wait(self, now: int) -> int:
         """Milliseconds until the first group is late, when no scrape lands; a minute where there are no groups."""
         return min(self._unbegun, max(0, self._late - now))
 
     def _note(self) -> None:
         """What all grids have in common: nothing is due before `_next`, nothing was evaluated after `_last`."""
-        begun = [slots for slots in self._slots.values() if slots.next is not None]
-        unbegun = [slots.interval for slots in self._slots.values() if slots.next is None]
+        free = [slots for key, slots in self._slots.items() if key not in self._held]
+        begun = [slots for slots in free if slots.next is not None]
+        unbegun = [slots.interval for slots in free if slots.next is None]
         far = 1 << 62
         self._longest = max((slots.interval for slots in begun), default=0)
         self._last = max((slots.last or 0 for slots in begun), default=0)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from exporter.alerting.alerts import Alerting
 from exporter.alerting.conditions import Conditions
+from exporter.alerting.due import STEP_MS
 from exporter.alerting.recording import Recording
 from exporter.alerting.restore import restore
 from exporter.alerting.rulefile import Group, Rule
@@ -21,6 +22,7 @@ from exporter.alerting.transition import Transition
 from exporter.promql.model import QueryError
 from exporter.promql.query import Query
 from exporter.storage.stream import Stream
+from exporter.storage.trimming import truncate
 
 
 class Report(NamedTuple):
@@ -108,16 +110,22 @@ class LiveGroup:
         self.offset_ms = offset_ms
         self.restored = restored
         self.last_ms: int | None = None
+        self.seconds = 0.0
+        """How long the last evaluation took."""
+        self.halted = False
+        """Set from outside: an evaluation that is at work ends after the rule that it is at."""
         self._first_ms: int | None = None
-        self._seconds = 0.0
 
     def evaluate(self, now: int, conditions: Conditions) -> Evaluated:
         """Evaluate every rule at `now` ms; one that fails says so in its report, and the others go on."""
+        self._follow_clock(now)
         began = conditions.timer()
         transitions: list[Transition] = []
         turns: list[Turn] = []
         samples = failures = 0
         for rule in self.rules:
+            if self.halted:
+                break
             before = rule.report
             count, moves, crash = self._evaluate_rule(rule, now, conditions)
             after = rule.report
@@ -127,9 +135,9 @@ class LiveGroup:
                 transitions += self._transitions(rule, moves, now)
             if after.error != before.error:
                 turns.append(Turn(rule.rule.name, after.error, crash))
-        self._seconds = conditions.timer() - began
+        self.seconds = conditions.timer() - began
         self.last_ms = now
-        return Evaluated(now, self._seconds, samples, failures, transitions, turns)
+        return Evaluated(now, self.seconds, samples, failures, transitions, turns)
 
     def restore(self, now: int, conditions: Conditions, *, tolerance_ms: int, grace_ms: int) -> int:
         """After the second evaluation since a restart, go on from what was saved; gives the number of alerts that do.
@@ -147,17 +155,9 @@ class LiveGroup:
         self.restored = True
         return count
 
-    def set_back(self, by: int) -> None:
-        """The clock was set back by so many milliseconds."""
-        for rule in self.rules:
-            if isinstance(rule.work, Alerting):
-                rule.work.alerts = shift(rule.work.alerts, -by)
-        self._first_ms = None if self._first_ms is None else self._first_ms - by
-        self.last_ms = None if self.last_ms is None else self.last_ms - by
-
     def take_over(self, old: LiveGroup) -> None:
         """Go on from the group of the same name, where its rules have been carried over."""
-        self.last_ms, self._first_ms, self._seconds = old.last_ms, old._first_ms, old._seconds
+        self.last_ms, self._first_ms, self.seconds = old.last_ms, old._first_ms, old.seconds
 
     def forget(self, rule: LiveRule, now: int) -> list[Transition]:
         """The alerts of a rule that is gone end."""
@@ -175,9 +175,26 @@ class LiveGroup:
             limit=self.group.limit,
             query_offset=self.offset_ms / 1000,
             rules=tuple(rule.status() for rule in self.rules),
-            evaluation_seconds=self._seconds,
+            evaluation_seconds=self.seconds,
             last_evaluation=None if self.last_ms is None else self.last_ms / 1000,
         )
+
+    def _follow_clock(self, now: int) -> None:
+        """The clock was set back since the last evaluation: what has passed counts on, and the future never happened.
+
+        The store forgot the future already; but this group may have been at work then, and have written after that.
+        """
+        if self.last_ms is None or now >= self.last_ms - STEP_MS:
+            return
+        by = self.last_ms - now
+        for rule in self.rules:
+            if isinstance(rule.work, Alerting):
+                rule.work.alerts = shift(rule.work.alerts, -by)
+            stream = rule.work.stream
+            with stream.lock:
+                truncate(stream, now - self.offset_ms - 1)
+        self._first_ms = None if self._first_ms is None else self._first_ms - by
+        self.last_ms -= by
 
     def _evaluate_rule(
         self, rule: LiveRule, now: int, conditions: Conditions

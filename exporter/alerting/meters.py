@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from exporter.alerting import metrics
 from exporter.alerting.alerts import Alerting
-from exporter.alerting.due import Verdict
 from exporter.alerting.group import Evaluated, LiveGroup
 from exporter.exposition.block import Block, Slot
 from exporter.exposition.model import Family
@@ -52,14 +51,14 @@ class Meters:
             slots[metrics.RULES.name].set(len(group.rules))
             slots[metrics.INTERVAL.name].set(group.interval_ms / 1000)
 
-    def evaluated(self, group: LiveGroup, verdict: Verdict, evaluated: Evaluated) -> None:
-        """A group was evaluated."""
+    def evaluated(self, group: LiveGroup, missed: int, evaluated: Evaluated) -> None:
+        """A group was evaluated, after so many times that it was not."""
         slots = self._slots[group.key]
         slots[metrics.LAST_EVALUATION.name].set(evaluated.at / 1000)
         slots[metrics.LAST_DURATION.name].set(evaluated.seconds)
         slots[metrics.EVALUATIONS.name].inc(len(group.rules))
-        if verdict.missed:
-            slots[metrics.MISSED.name].inc(verdict.missed)
+        if missed:
+            slots[metrics.MISSED.name].inc(missed)
         if evaluated.failures:
             slots[metrics.FAILURES.name].inc(evaluated.failures)
 

@@ -6,7 +6,9 @@ Secrets are `SecretStr`: no output shows them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import os
 import re
 import shlex
@@ -26,8 +28,13 @@ from pydantic_settings import NoDecode
 
 
 def _split_words(value: object) -> object:
-    """A string, as environment and `--set` give it, becomes words as a shell would split them."""
-    return tuple(shlex.split(value)) if isinstance(value, str) else value
+    """A string, as environment and `--set` give it, becomes words as a shell would split them; a JSON list is one too."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        with contextlib.suppress(ValueError):
+            return tuple(json.loads(value))
+    return tuple(shlex.split(value))
 
 
 def _split_numbers(value: object) -> object:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import structlog
 
-from exporter.storage.arrays import I64, Bool
+from exporter.storage.arrays import I64, Bool, distinct
 from exporter.storage.batch import Batch
 from exporter.storage.index import Index
 from exporter.storage.layout import Layout
@@ -20,7 +22,7 @@ from exporter.storage.retention import Retention
 from exporter.storage.saving import Unsaved
 from exporter.storage.selection import HeadSelection
 from exporter.storage.stream import SEGMENT_ROWS, Stream
-from exporter.storage.trimming import QUARANTINE_MS, cut, trim, truncate, unused
+from exporter.storage.trimming import cut, ended, evict, trim, truncate, unused
 
 __all__ = ["Head", "HeadStats", "Layout", "Stream"]
 
@@ -28,8 +30,15 @@ log = structlog.get_logger(__name__)
 
 _SELECTIONS = 4096
 """Selections that are remembered."""
+_SELECTED = 1 << 20
+"""Series that the remembered selections may have, all together."""
 _ROOM = 0.95
 """What is left of the memory limit once the oldest samples have gone, so that they do not go one by one."""
+_SERIES_SHARE = 0.25
+"""The part of the memory limit that series may take besides their samples; over it, those that ended go first."""
+_QUARANTINE_MS = 10_000, 600_000
+"""How long the slot of a forgotten series stays empty: first until every query knows that it has gone which was just being
+begun, and then as long as one goes on that began before, but no longer than any may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,12 @@ class Head:
         self._kept: dict[Stream, _Kept] = {}
         self._unsaved: dict[Stream, Unsaved] = {}
         self._pending: dict[str, list[Batch]] = {}
-        self._quarantine: list[tuple[int, Stream, list[int]]] = []
+        self._quarantine: list[_Empty] = []
+        self._epoch = 0
+        self._alive: weakref.WeakSet[HeadSelection] = weakref.WeakSet()
+        self._selected = 0
+        self._evicted = 0
+        self._too_small = False
         self._selections: dict[tuple[Matcher, ...], tuple[int, HeadSelection]] = {}
         self._lock = threading.RLock()
 
@@ -78,18 +92,23 @@ class Head:
         """Every series that fits all the matchers; ValueError for a bad regular expression."""
         self._settle()
         key = tuple(matchers)
-        version = self._index.version(key)
+        version, epoch = self._index.version(key), self._epoch
         known = self._selections.get(key)
         if known is not None and known[0] == version:
             return known[1]
-        selection = HeadSelection(self._index.find(key))
-        if known is not None and selection.same_series(known[1]):
-            selection = known[1]
+        selection = HeadSelection(self._index.find(key), epoch)
         with self._lock:
-            self._selections.pop(key, None)
-            self._selections[key] = version, selection
-            if len(self._selections) > _SELECTIONS:
-                del self._selections[next(iter(self._selections))]
+            if known is not None and selection.same_series(known[1]):
+                selection = known[1]
+            self._alive.add(selection)
+            self._forget_selection(key)
+            if self._index.version(key) == version:
+                self._selections[key] = version, selection
+                self._selected += len(selection.labels)
+                while len(self._selections) > _SELECTIONS or (
+                    self._selected > _SELECTED and len(self._selections) > 1
+                ):
+                    self._forget_selection(next(iter(self._selections)))
         return selection
 
     def series(self, matchers: Sequence[Matcher], lo: int, hi: int) -> list[Labels]:
@@ -127,6 +146,13 @@ class Head:
                         self._forget_unused(stream, now_ms)
             self._shrink(now_ms)
 
+    def relieve(self, now_ms: int) -> None:
+        """The same for the memory limit alone, and cheap as long as it holds; for when many new series came."""
+        if self._used() > self._memory_limit:
+            with self._lock:
+                self._release(now_ms)
+                self._shrink(now_ms)
+
     def truncate_after(self, t_ms: int) -> None:
         """The clock was set back: drop and count every sample that lies after `t_ms`."""
         self._settle()
@@ -144,7 +170,7 @@ class Head:
         return HeadStats(
             series=len(self._index),
             samples=sum(stream.samples for stream in streams),
-            bytes=sum(stream.nbytes for stream in streams),
+            bytes=self._used(),
             dropped=dropped,
             oldest_ms=min(begins, default=None),
             retention_ms=self._retention.base_ms,
@@ -222,37 +248,104 @@ class Head:
     def _forget_unused(self, stream: Stream, now_ms: int) -> None:
         slots = unused(stream)
         if slots:
-            gone = [one for one in (stream.labels[slot] for slot in slots) if one is not None]
-            for one, slot in zip(gone, slots, strict=True):
-                del stream.slots[one]
-                stream.labels[slot] = None
-            self._index.remove(stream, gone)
-            self._quarantine.append((now_ms, stream, slots))
+            self._forget(stream, slots, now_ms)
+
+    def _forget(self, stream: Stream, slots: list[int], now_ms: int) -> None:
+        """Series of which nothing is left go from the index and from every remembered selection."""
+        self._index.remove(stream, stream.forget(slots))
+        self._epoch += 1
+        self._quarantine.append(_Empty(now_ms, self._epoch, stream, slots))
+        for key, (version, selection) in list(self._selections.items()):
+            if self._index.version(key) == version:
+                selection.epoch = self._epoch
+            else:
+                self._forget_selection(key)
+
+    def _forget_selection(self, key: tuple[Matcher, ...]) -> None:
+        known = self._selections.pop(key, None)
+        if known is not None:
+            self._selected -= len(known[1].labels)
 
     def _release(self, now_ms: int) -> None:
         """Slots of forgotten series may be used again once no query can still know them."""
-        old = [one for one in self._quarantine if abs(now_ms - one[0]) > QUARANTINE_MS]
-        if old:
-            self._quarantine = [one for one in self._quarantine if abs(now_ms - one[0]) <= QUARANTINE_MS]
-            for _, stream, slots in old:
-                with stream.lock:
-                    stream.free += slots
+        if not self._quarantine:
+            return
+        shortest, longest = _QUARANTINE_MS
+        oldest = min((selection.epoch for selection in self._alive), default=self._epoch)
+        waiting = []
+        for empty in self._quarantine:
+            age = abs(now_ms - empty.since_ms)
+            if age > longest or (age > shortest and empty.epoch <= oldest):
+                with empty.stream.lock:
+                    empty.stream.free += empty.slots
+            else:
+                waiting.append(empty)
+        self._quarantine = waiting
+
+    def _used(self) -> int:
+        return self._index.nbytes + sum(stream.nbytes for stream in list(self._streams.values()))
 
     def _shrink(self, now_ms: int) -> None:
-        """Under the memory limit again: the oldest first, of series that no rule reads, then of all others."""
-        used = {stream: stream.nbytes for stream in self._streams.values()}
-        if sum(used.values()) <= self._memory_limit:
+        """Under the memory limit again.
+
+        First go series that ended, while series take too much besides their samples; then the oldest samples, of series
+        that no rule reads, then of all others; then whatever has ended.
+        """
+        if self._used() <= self._memory_limit:
             return
         room = int(self._memory_limit * _ROOM)
+        self._evict(int(self._memory_limit * _SERIES_SHARE), now_ms)
+        self._cut_oldest(room, now_ms)
+        if self._used() > room:
+            self._evict(max(0, self._index.nbytes + room - self._used()), now_ms)
+        if self._used() > self._memory_limit:
+            for stream in self._streams.values():
+                with stream.lock:  # the next row comes to stand behind them, and then they can go
+                    stream.finish()
+                    stream.publish()
+        too_small = self._used() > self._memory_limit
+        if too_small and not self._too_small:
+            log.warning(
+                "memory_limit_too_small", bytes=self._used(), limit=self._memory_limit, series=len(self._index),
+                advice="the series that there are now take more by themselves: only their newest rows are kept",
+            )  # fmt: skip
+        self._too_small = too_small
+
+    def _evict(self, target: int, now_ms: int) -> None:
+        """Forget series that ended, the longest ago first, until series take no more than `target` bytes."""
+        excess = self._index.nbytes - target
+        if excess <= 0:
+            return
+        count = min(len(self._index), int(excess * len(self._index) / self._index.nbytes) + 1)
+        streams = list(self._streams.values())
+        found = []
+        for number, stream in enumerate(streams):
+            with stream.lock:
+                slots, times = ended(stream)
+            found.append((np.full(len(slots), number, np.int32), slots, times))
+        numbers, slots, times = (np.concatenate(column) for column in zip(*found, strict=True))
+        going = np.argsort(times, kind="stable")[:count]
+        self._evicted += len(going)
+        for number in distinct(numbers[going]).tolist():
+            stream, some = streams[number], slots[going][numbers[going] == number]
+            with stream.lock:
+                # The writer may have brought some of them back meanwhile.
+                still = some[np.isin(some, ended(stream)[0])] if stream.next_row else some
+                evict(stream, still)
+                self._forget(stream, still.tolist(), now_ms)
+
+    def _cut_oldest(self, room: int, now_ms: int) -> None:
+        """Drop the oldest samples: of series that no rule reads, then of all others."""
+        total = self._used()
         for everything in (False, True):
             oldest = sorted(
                 (segment.end_ms, stream.number, segment.first)
-                for stream in used
+                for stream in self._streams.values()
                 for segment in stream.segments
             )
-            streams = {stream.number: stream for stream in used}
+            streams = {stream.number: stream for stream in self._streams.values()}
             for _, number, first in oldest:
-                if sum(used.values()) <= room:
+                if total <= room:
                     break
                 stream = streams[number]
                 read = self._judge(stream).read
@@ -263,11 +356,21 @@ class Head:
                     columns = stream.segments[place].columns
                     going: Bool = np.ones(len(columns), np.bool_) if everything else ~read[columns.slots]
                     if going.any():
+                        before = stream.nbytes
                         cut(stream, place, going)
-                        used[stream] = stream.nbytes
-        for stream in used:
+                        total -= before - stream.nbytes
+        for stream in self._streams.values():
             with stream.lock:
                 self._forget_unused(stream, now_ms)
+
+
+class _Empty(NamedTuple):
+    """Slots without a series, not to be used again yet."""
+
+    since_ms: int
+    epoch: int
+    stream: Stream
+    slots: list[int]
 
 
 @dataclass(frozen=True, slots=True)

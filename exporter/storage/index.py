@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from exporter.storage.stream import Stream
 
 
+SERIES_BYTES = 500
+PAIR_BYTES = 110
+VALUE_BYTES = 180
+"""What a series takes besides its samples, as tracemalloc sees it: itself with its slot, each of its labels, and each
+value that only it has, besides the text."""
+
+
 class Entry:
     """One series, and where its samples stand: nearly always in one stream."""
 
@@ -32,24 +39,50 @@ class Index:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: dict[Labels, Entry] = {}
-        self._postings: dict[str, dict[str, set[Entry]]] = {}
+        self._postings: dict[str, dict[str, Entry | set[Entry]]] = {}
+        """By name and value; a value that only one series has needs no set."""
+        self._pairs = self._values_held = self._text = 0
         self._changes = 0
         self._changes_of: dict[str, int] = {}
-        """Changes by metric name."""
+        """By metric name, the number of the last change; only of names that there are."""
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the series besides their samples, about."""
+        return (
+            SERIES_BYTES * len(self._entries)
+            + PAIR_BYTES * self._pairs
+            + VALUE_BYTES * self._values_held
+            + self._text
+        )
 
     def add(self, stream: Stream, labels: Sequence[Labels], slots: Sequence[int]) -> None:
         """Take up series of a stream."""
         with self._lock:
             for one, slot in zip(labels, slots, strict=True):
-                entry = self._entries.get(one)
-                if entry is None:
-                    entry = self._entries[one] = Entry(one)
-                    for name, value in one:
-                        self._postings.setdefault(name, {}).setdefault(value, set()).add(entry)
-                entry.places = (*entry.places, (stream, slot))
+                fresh = Entry(one)
+                entry = self._entries.setdefault(one, fresh)
+                if entry is not fresh:
+                    entry.places = (*entry.places, (stream, slot))
+                    self._changed(one)
+                    continue
+                entry.places = ((stream, slot),)
+                self._pairs += len(one)
+                for name, value in one:
+                    postings = self._postings.get(name)
+                    if postings is None:
+                        postings = self._postings[name] = {}
+                    holders = postings.setdefault(value, entry)
+                    if holders is entry:
+                        self._values_held += 1
+                        self._text += len(value)
+                    elif isinstance(holders, Entry):
+                        postings[value] = {holders, entry}
+                    else:
+                        holders.add(entry)
                 self._changed(one)
 
     def remove(self, stream: Stream, labels: Iterable[Labels]) -> None:
@@ -62,11 +95,18 @@ class Index:
                 if entry.places:
                     continue
                 del self._entries[one]
+                self._pairs -= len(one)
                 for name, value in one:
                     postings = self._postings[name]
-                    postings[value].discard(entry)
-                    if not postings[value]:
+                    holders = postings[value]
+                    if holders is not entry:
+                        holders.discard(entry)
+                    if holders is entry or not holders:
                         del postings[value]
+                        self._values_held -= 1
+                        self._text -= len(value)
+                        if name == NAME:
+                            self._changes_of.pop(value, None)
                         if not postings:
                             del self._postings[name]
 
@@ -88,7 +128,11 @@ class Index:
             found: set[Entry] | None = None
             for fits_none, name, values in asked:
                 postings = self._postings.get(name, {})
-                listed = [postings[value] for value in values if value in postings]
+                listed = [
+                    (holders,) if isinstance(holders, Entry) else holders
+                    for value in values
+                    if (holders := postings.get(value)) is not None
+                ]
                 if fits_none:
                     found = (set(self._entries.values()) if found is None else found).difference(*listed)
                 elif found is None:
@@ -109,5 +153,9 @@ class Index:
 
     def _changed(self, labels: Labels) -> None:
         self._changes += 1
-        name = next((value for key, value in labels if key == NAME), "")
+        name = ""
+        for key, value in labels:
+            if key == NAME:
+                name = value
+                break
         self._changes_of[name] = self._changes

@@ -22,7 +22,11 @@ from exporter.storage.model import NAME, Labels
 ENGINE, OWN = "engine", "exporter"
 """Streams: the engine's own page; and the daemon's series, with what a scrape of the daemon would add by itself."""
 
+_NOT_THE_ENGINES = frozenset({"up", "scrape_samples_scraped", "ALERTS", "ALERTS_FOR_STATE"})
+"""What a server says of its targets and rules, not a target of itself."""
 _COUNTERS = frozenset({"counter", "histogram", "summary"})
+_TARGET = ("instance", "job")
+_TAKEN = frozenset((*_TARGET, NAME))
 _BOUNDS = {"histogram": "le", "gaugehistogram": "le", "summary": "quantile"}
 _SCRAPED = (
     Series("up", (), "up", "gauge"),
@@ -37,12 +41,19 @@ class Ingest:
     """
 
     def __init__(self, head: Head, *, job: str, instance: str, reserved: tuple[str, ...] = ()) -> None:
+        self._head = head
         self._target = (("instance", instance), ("job", job))
         self._reserved = reserved
         self._engine = head.stream(ENGINE)
         self._own = head.stream(OWN)
         self._engine_columns = self._own_columns = _Columns((), Layout([]), [], 0)
         self._samples = 0
+        self._recorded: frozenset[str] = frozenset()
+
+    def reserve(self, recorded: Iterable[str]) -> None:
+        """Names that rules record from now on: the engine's page has no say in them."""
+        self._recorded = frozenset(recorded)
+        self._engine_columns = _Columns((), Layout([]), [], 0)
 
     def page(self, row: Row | None, t_ms: int) -> None:
         """The engine's page; None: there is none, and its series end here."""
@@ -51,13 +62,14 @@ class Ingest:
             self._samples = 0
             return
         columns = self._engine_columns
-        if columns.sources != (row.layout,):
-            columns = self._engine_columns = self._compile(
-                (row.layout,), row.layout.series, reserved=self._reserved
-            )
+        grew = columns.sources != (row.layout,)
+        if grew:
+            columns = self._engine_columns = self._compile((row.layout,), row.layout.series, foreign=True)
         values = columns.pick(row.values)
         self._engine.append(t_ms, columns.layout, values)
         self._samples = len(values)
+        if grew:
+            self._head.relieve(t_ms)
 
     def blocks(self, blocks: Iterable[Block], t_ms: int) -> None:
         """The present values of our own series, all in one row."""
@@ -79,22 +91,25 @@ class Ingest:
         self._own.append(t_ms, columns.layout, row, present)
 
     def _compile(
-        self, sources: tuple[object, ...], series: Sequence[Series], *, reserved: tuple[str, ...] = ()
+        self, sources: tuple[object, ...], series: Sequence[Series], *, foreign: bool = False
     ) -> _Columns:
         places: dict[Labels, int] = {}
-        left_out = _created(series)
+        left_out = _created(series) | (_NOT_THE_ENGINES | self._recorded if foreign else set())
         for place, one in enumerate(series):
-            if one.name not in left_out and not one.name.startswith(reserved):
+            if one.name not in left_out and not (foreign and one.name.startswith(self._reserved)):
                 places.setdefault(self._labels(one.name, _canonical(one)), place)
         counters = [_is_counter(series[place]) for place in places.values()]
         return _Columns(sources, Layout(list(places), counters), list(places.values()), len(series))
 
     def _labels(self, name: str, labels: Iterable[tuple[str, str]]) -> Labels:
         """The label set as it is stored; a label of the source that clashes moves aside, as `honor_labels: false` does."""
-        own = {
-            f"exported_{key}" if key in ("instance", "job") else key: value for key, value in labels if value
-        }
-        return tuple(sorted({**own, **dict(self._target), NAME: name}.items()))
+        pairs = [pair for pair in labels if pair[1]]
+        if not _TAKEN.isdisjoint([key for key, _ in pairs]):
+            moved = {f"exported_{key}" if key in _TARGET else key: value for key, value in pairs}
+            pairs = [pair for pair in moved.items() if pair[0] != NAME]
+        pairs += (*self._target, (NAME, name))
+        pairs.sort()
+        return tuple(pairs)
 
 
 class _Columns:
@@ -123,9 +138,11 @@ def _created(series: Iterable[Series]) -> set[str]:
     return {f"{base}_created" for base in bases}
 
 
-def _canonical(series: Series) -> list[tuple[str, str]]:
+def _canonical(series: Series) -> Sequence[tuple[str, str]]:
     """Labels with `le` and `quantile` as Prometheus 3 writes them: `1` becomes `1.0`."""
     bound = _BOUNDS.get(series.type)
+    if bound is None:
+        return series.labels
     labels = []
     for key, value in series.labels:
         if key == bound:

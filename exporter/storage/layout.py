@@ -29,10 +29,11 @@ class Layout:
                 f"{self.width} series, but {len(flags)} flags that say whether they are counters"
             )
         self.counters: Bool = np.array(flags, np.bool_)
+        if len(set(self.labels)) == self.width:
+            return
         first: dict[Labels, int] = {}
         for place, one in enumerate(self.labels):
             first.setdefault(one, place)
-        if len(first) < self.width:
-            self.labels = tuple(first)
-            self.places = np.array(list(first.values()), np.int64)
-            self.counters = self.counters[self.places]
+        self.labels = tuple(first)
+        self.places = np.array(list(first.values()), np.int64)
+        self.counters = self.counters[self.places]

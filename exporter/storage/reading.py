@@ -14,6 +14,7 @@ from exporter.storage.arrays import F64, I32, I64, Bool
 from exporter.storage.bits import are_samples, has_nan
 from exporter.storage.events import Events
 from exporter.storage.model import Edges, Samples
+from exporter.storage.places import Places
 from exporter.storage.view import View
 
 _BLOCK = 1 << 18
@@ -32,11 +33,11 @@ class Own(NamedTuple):
     """The events of some chosen series, of all that a log had; `places` count among the chosen."""
 
     rows: I64
-    places: I64
+    places: I32
     weights: F64
     log: Events
 
-    def between(self, after: int, until: int) -> tuple[I64, I64, F64]:
+    def between(self, after: int, until: int) -> tuple[I64, I32, F64]:
         """Rows, places and weights of the events in the rows `(after, until]`."""
         low, high = self.rows.searchsorted((after, until), "right").tolist()
         return self.rows[low:high], self.places[low:high], self.weights[low:high]
@@ -49,8 +50,7 @@ class Chosen:
 
     def __init__(self, slots: I32) -> None:
         self.slots = slots
-        self._where = np.full(int(slots.max()) + 2 if len(slots) else 1, -1, np.int64)
-        self._where[slots] = np.arange(len(slots))
+        self._where: Places | None = None
         self._turns: Own | None = None
         self._resets: Own | None = None
 
@@ -73,7 +73,9 @@ class Chosen:
             if known.log.size < log.size:
                 start = known.log.size
         rows, slots = log.rows[start : log.size], log.slots[start : log.size]
-        places = self._where[np.minimum(slots, len(self._where) - 1)]
+        if self._where is None:
+            self._where = Places(self.slots)
+        places = self._where.find(slots)
         ours = np.flatnonzero(places >= 0)
         rows, places, weights = rows[ours], places[ours], log.weights[start : log.size][ours]
         if start and known is not None:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class HeadSelection:
     """Series in an order that stays: stream by stream, and behind them those that stand in several streams."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], epoch: int = 0) -> None:
+        self.epoch = epoch
+        """Slots that were given up after this one may be among the selection's."""
         by_stream: dict[Stream, list[tuple[int, Labels]]] = {}
         shared: list[tuple[Labels, tuple[tuple[Stream, int], ...]]] = []
         for entry in entries:

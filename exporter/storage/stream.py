@@ -26,6 +26,8 @@ SEGMENT_VALUES = 1 << 19
 """Values in a finished segment, about: few enough that finishing one takes a few milliseconds."""
 SEGMENT_ROWS = 64, 1024
 """Fewest and most rows of a segment that is being filled."""
+SLOT_BYTES = 40
+"""What a slot takes, whether a series has it or not."""
 _SPARE = 32
 """Ended series that a segment may carry along before a new one is begun for the new ones."""
 
@@ -56,12 +58,15 @@ class Stream:
         self._index = index
         self._limits = segment_rows
         self._layout: Layout | None = None
-        self._layout_slots: I32 = np.zeros(0, np.int32)
+        self.layout_slots: I32 = np.zeros(0, np.int32)
+        """Of the series that the last row's layout has, present or not."""
         self._places: I32 = np.zeros(0, np.int32)
         self._straight = False
         self.labels: list[Labels | None] = []
         """By slot; None where the slot is free."""
         self.slots: dict[Labels, int] = {}
+        self.held: Bool = np.zeros(0, np.bool_)
+        """By slot: whether a series has it."""
         self.free: list[int] = []
         self._stamps: I64 = np.empty(64, np.int64)
         self._count = 0
@@ -164,6 +169,18 @@ class Stream:
             self._trimmed,
         )
 
+    def forget(self, slots: Sequence[int]) -> list[Labels]:
+        """Take the series from their slots, which stay empty until they are `free`; gives the series."""
+        gone = []
+        for slot in slots:
+            one = self.labels[slot]
+            if one is not None:
+                del self.slots[one]
+                self.labels[slot] = None
+                gone.append(one)
+        self.held[slots] = False
+        return gone
+
     def arranged(self) -> None:
         """Segments came or went: note where they begin, and what they take."""
         shared = {id(segment.columns): segment.columns.nbytes for segment in self.segments}
@@ -182,8 +199,8 @@ class Stream:
         self.open = OpenRows(
             self.next_row, columns, flags, self.previous[live], self.counters[live], self._limit(len(live))
         )
-        self._layout, self._layout_slots = None, np.zeros(0, np.int32)
-        self._places, self._straight = self._layout_slots, False
+        self._layout, self.layout_slots = None, np.zeros(0, np.int32)
+        self._places, self._straight = self.layout_slots, False
         self.arranged()
 
     def put_stamps(self, stamps: I64) -> None:
@@ -215,7 +232,14 @@ class Stream:
         rows, sealed = self.open, self._sealed
         columns = 0 if id(rows.columns) in sealed.columns else rows.columns.nbytes
         logs = self.turns.nbytes + self.resets.nbytes
-        return sealed.nbytes + rows.nbytes + columns + logs + self._stamps.nbytes + 17 * len(self.counters)
+        return (
+            sealed.nbytes
+            + rows.nbytes
+            + columns
+            + logs
+            + self._stamps.nbytes
+            + SLOT_BYTES * len(self.counters)
+        )
 
     def all_columns(self) -> list[Columns]:
         """Of the segments, and of the open rows."""
@@ -238,9 +262,9 @@ class Stream:
     # --- the writer's own
 
     def _bind(self, layout: Layout) -> None:
-        self._layout_slots = self.slots_of(layout.labels, layout.counters)
+        self.layout_slots = self.slots_of(layout.labels, layout.counters)
         self._layout = layout
-        missing = self._layout_slots[self.open.columns.find(self._layout_slots) < 0]
+        missing = self.layout_slots[self.open.columns.find(self.layout_slots) < 0]
         dead = len(self.open.live) - int(self.open.live.sum())
         if len(missing) and self.open.rows and dead > max(_SPARE, self.open.width // 2):
             self.finish()
@@ -248,7 +272,7 @@ class Stream:
 
     def _place(self) -> None:
         """Find the layout's columns among the open rows' ones, and add those that are missing."""
-        rows, slots = self.open, self._layout_slots
+        rows, slots = self.open, self.layout_slots
         missing = slots[rows.columns.find(slots) < 0]
         if len(missing):
             rows.widen(missing, self.previous[missing], self.counters[missing])
@@ -271,10 +295,12 @@ class Stream:
         if len(self.labels) > size:
             more = max(len(self.labels), 2 * size) - size
             self.counters = np.concatenate([self.counters, np.zeros(more, np.bool_)])
+            self.held = np.concatenate([self.held, np.zeros(more, np.bool_)])
             self.previous = np.concatenate([self.previous, np.full(more, np.nan)])
             self.begin = np.concatenate([self.begin, np.zeros(more, np.int64)])
         found = np.array(slots, np.int32)
         self.previous[found] = np.nan
+        self.held[found] = True
         self.unjudged += slots
         self.publish()  # whoever finds the series in the index finds a view that knows its slot
         self._index.add(self, labels, slots)

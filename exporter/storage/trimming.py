@@ -14,8 +14,6 @@ _JOINED_ROWS = 4096
 """Most rows of a segment that is joined of smaller ones."""
 _PARTS = 8
 """Least number of segments that what is kept of a series is cut into."""
-QUARANTINE_MS = 600_000
-"""How long the slot of a forgotten series stays empty: longer than any query may go on that still knows it."""
 
 
 def trim(stream: Stream, keep: I64, least: int, now_ms: int) -> bool:
@@ -98,10 +96,49 @@ def truncate(stream: Stream, t_ms: int) -> None:
 
 def unused(stream: Stream) -> list[int]:
     """Slots of series of which nothing is left; under the stream's lock."""
-    used = np.zeros(len(stream.labels), np.bool_)
+    used = np.zeros(len(stream.held), np.bool_)
     for columns in {id(one): one for one in stream.all_columns()}.values():
         used[columns.slots] = True
-    return [slot for slot in np.flatnonzero(~used).tolist() if stream.labels[slot] is not None]
+    found: list[int] = np.flatnonzero(stream.held & ~used).tolist()
+    return found
+
+
+def ended(stream: Stream) -> tuple[I32, I64]:
+    """Slots of series that the last row does not have, and when they ended; under the stream's lock.
+
+    Not of those that the writer's layout has, which may come back without a word.
+    """
+    live = np.zeros(len(stream.held), np.bool_)
+    live[stream.layout_slots] = True
+    live[stream.open.columns.slots[stream.open.live]] = True
+    slots = np.flatnonzero(stream.held & ~live).astype(np.int32)
+    last = np.full(len(stream.held), stream.base, np.int64)
+    rows, turned, weights = stream.turns.view.between(-1, stream.next_row)
+    last[turned[weights < 0]] = rows[weights < 0]
+    stamps = stream.stamps
+    if not len(stamps):
+        return slots, np.zeros(len(slots), np.int64)
+    return slots, stamps[np.clip(last[slots] - stream.base, 0, len(stamps) - 1)]
+
+
+def evict(stream: Stream, slots: I32) -> None:
+    """Drop all samples of series that ended, under the stream's lock; they count as cut by the memory limit."""
+    going = np.zeros(len(stream.held), np.bool_)
+    going[slots] = True
+    if going[stream.open.columns.slots].any():
+        stream.finish()
+    kept: list[Segment] = []
+    for segment in stream.segments:
+        gone: Bool = going[segment.columns.slots]
+        if not gone.any():
+            kept.append(segment)
+            continue
+        stream.dropped["memory_limit"] += segment.lost(gone)
+        if not gone.all():
+            kept.append(segment.only(~gone, kept[-1].columns if kept else None))
+    begin = stream.begin.copy()
+    begin[slots] = stream.next_row
+    _arrange(stream, kept, begin)
 
 
 def _find_last(stream: Stream) -> I32:

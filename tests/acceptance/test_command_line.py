@@ -107,3 +107,58 @@ def test_check_config_reads_the_rule_files_too(tmp_path: Path):
     )
     assert done.returncode == 2
     assert f"{rules}:1:" in done.stderr
+
+
+def test_rules_may_be_named_several_times(tmp_path: Path):
+    one, two = tmp_path / "one.yml", tmp_path / "two.yml"
+    for file in (one, two):
+        file.write_text("groups: [{name: g, rules: [{record: b}]}]\n")
+    done = run(
+        "run",
+        "--engine-url",
+        "http://127.0.0.1:1",
+        "--rules",
+        str(one),
+        "--rules",
+        str(two),
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--listen",
+        "127.0.0.1:0",
+    )
+    assert done.returncode == 2
+    assert str(one) in done.stderr
+    assert str(two) in done.stderr
+
+
+def test_a_query_whose_output_cannot_be_written_says_so(tmp_path: Path):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    class Face(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}')
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Face) as server, Path("/dev/full").open("w") as full:
+        Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            [*PROGRAM, "query", "1", "--url", f"http://127.0.0.1:{server.server_port}"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert done.returncode == 1
+    assert "cannot write the answer: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -17,6 +17,12 @@ _REFERENCE = re.compile(r"\$(?:\$|\{(?P<braced>\w+)\}|(?P<bare>\w+))")
 """What a replacement may refer to, as Go's regexp.Expand has it: `$1`, `$name`, `${1}`, `${name}`; `$$` is a dollar."""
 
 
+LABEL_LENGTH = 1 << 16
+"""Most characters of a label value that is made here: calls within calls would multiply its length."""
+CHARACTERS_PER_SAMPLE = 8
+"""So many characters of a made label cost the budget as much as one sample."""
+
+
 def label_replace(call: CallSite, arguments: Sequence[Argument]) -> Vector:
     """Where the whole source label matches, the target label becomes the replacement; an empty one is removed."""
     given = vector(arguments)
@@ -37,7 +43,11 @@ def label_replace(call: CallSite, arguments: Sequence[Argument]) -> Vector:
 
         def replaced(labels: Labels) -> Labels:
             match = compiled.fullmatch(get(labels, source))
-            return labels if match is None else merged(labels, [(target, replace(match))])
+            if match is None:
+                return labels
+            value = replace(match)
+            call.budget.spend(len(value) // CHARACTERS_PER_SAMPLE)
+            return merged(labels, [(target, value)])
 
         return mapped(given.labels, replaced)
 
@@ -56,7 +66,11 @@ def label_join(call: CallSite, arguments: Sequence[Argument]) -> Vector:
         _check(target, "destination", "label_join")
 
         def joined(labels: Labels) -> Labels:
-            return merged(labels, [(target, separator.join(get(labels, source) for source in sources))])
+            parts = [get(labels, source) for source in sources]
+            length = sum(map(len, parts)) + len(separator) * max(0, len(parts) - 1)
+            _check_length(length)
+            call.budget.spend(length // CHARACTERS_PER_SAMPLE)
+            return merged(labels, [(target, separator.join(parts))])
 
         return mapped(given.labels, joined)
 
@@ -67,19 +81,35 @@ def expansion(compiled: Any, template: str) -> Callable[[Any], str]:
     """What turns a match into the template's text; a reference to a group that there is not is empty."""
     names = compiled.groupindex
 
-    def replaced(match: Any) -> str:
-        def referred(reference: re.Match[str]) -> str:
-            name = reference["braced"] or reference["bare"]
-            if name is None:
-                return "$"
-            if re.fullmatch(r"0|[1-9][0-9]{0,7}", name, re.ASCII):
-                place = int(name)
-                return (match.group(place) or "") if place <= compiled.groups else ""
-            return (match.group(name) or "") if name in names else ""
+    def group(match: Any, reference: re.Match[str]) -> str:
+        name = reference["braced"] or reference["bare"]
+        if name is None:
+            return "$"
+        if re.fullmatch(r"0|[1-9][0-9]{0,7}", name, re.ASCII):
+            place = int(name)
+            return (match.group(place) or "") if place <= compiled.groups else ""
+        return (match.group(name) or "") if name in names else ""
 
-        return _REFERENCE.sub(referred, template)
+    def replaced(match: Any) -> str:
+        length = 0
+
+        def referred(reference: re.Match[str]) -> str:
+            nonlocal length
+            text = group(match, reference)
+            length += len(text)
+            _check_length(length)
+            return text
+
+        value = _REFERENCE.sub(referred, template)
+        _check_length(len(value))
+        return value
 
     return replaced
+
+
+def _check_length(length: int) -> None:
+    if length > LABEL_LENGTH:
+        raise QueryError("execution", f"a label value would be longer than {LABEL_LENGTH} characters")
 
 
 def _check(name: str, which: str, function: str) -> None:

@@ -23,7 +23,7 @@ from exporter.web.api.numbers import CHUNK, json_floats, json_time
 if TYPE_CHECKING:
     from exporter.storage.model import F64, I64
 
-POINT_LIMIT = 4_000_000
+POINT_LIMIT = 2_000_000
 """Most samples in one answer: some 120 MB of JSON."""
 
 T = TypeVar("T")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 from aiohttp import web
@@ -19,6 +20,8 @@ from exporter.web.limits import FORM_BYTES, REQUEST_SECONDS
 log = structlog.get_logger(__name__)
 
 RELOAD = "/-/reload"
+SENDING_BYTES = 128 << 20
+"""Large answers that wait for slow readers, all together; one more is refused rather than held in memory."""
 _INTERNAL = "internal error; the daemon's log says more"
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -30,8 +33,9 @@ _HEADERS = {
 
 def add_routes(application: web.Application, api: Api, page: Callable[[], bytes]) -> None:
     """Every endpoint; `page` gives the metrics page in text 0.0.4."""
+    sending = _Sending()
     for path, (handler, methods) in ENDPOINTS.items():
-        respond = _responder(api, handler, page)
+        respond = _responder(api, handler, page, sending)
         for method in methods:
             application.router.add_route(method, path, respond)
             if method == "GET":
@@ -55,8 +59,29 @@ def add_routes(application: web.Application, api: Api, page: Callable[[], bytes]
     application.router.add_route("PUT", RELOAD, reload)
 
 
+class _Sending:
+    """How many bytes of large answers are on their way."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    @contextlib.contextmanager
+    def room_for(self, answer: Answer) -> Iterator[bool]:
+        """Whether there is room for an answer, which it then takes for the time of the block."""
+        if answer.size <= PIECE_BYTES:
+            yield True
+        elif self._bytes and self._bytes + answer.size > SENDING_BYTES:
+            yield False
+        else:
+            self._bytes += answer.size
+            try:
+                yield True
+            finally:
+                self._bytes -= answer.size
+
+
 def _responder(
-    api: Api, handler: Handler, page: Callable[[], bytes]
+    api: Api, handler: Handler, page: Callable[[], bytes], sending: _Sending
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def respond(request: web.Request) -> web.StreamResponse:
         try:
@@ -69,7 +94,10 @@ def _responder(
         except Exception as error:
             log.exception("api_failed", path=request.path, error=f"{type(error).__name__}: {error}")
             answer = failure(ApiError("internal", _INTERNAL))
-        return await _send(request, answer)
+        with sending.room_for(answer) as room:
+            if not room:
+                answer = failure(ApiError("unavailable", "too many large answers wait for their readers"))
+            return await _send(request, answer)
 
     return respond
 

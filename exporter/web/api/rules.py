@@ -102,7 +102,7 @@ def _rule(rule: RuleStatus, *, exclude_alerts: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {"state": rule.state} if alerting else {}
     entry |= {"name": rule.name, "query": rule.query}
     if alerting:
-        entry |= {"duration": rule.duration, "keepFiringFor": rule.keep_firing_for}
+        entry |= {"duration": _whole(rule.duration), "keepFiringFor": _whole(rule.keep_firing_for)}
     entry["labels"] = _sorted(rule.labels)
     if alerting:
         entry["annotations"] = _sorted(rule.annotations)
@@ -131,3 +131,8 @@ def _alert(alert: AlertStatus) -> dict[str, Any]:
 
 def _sorted(labels: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(labels.items()))
+
+
+def _whole(seconds: float) -> float:
+    """Without a decimal point where there is nothing behind it."""
+    return int(seconds) if seconds == int(seconds) else seconds

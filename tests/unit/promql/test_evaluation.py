@@ -500,3 +500,24 @@ def test_counting_values_over_many_steps_is_refused_before_it_fills_the_memory()
     assert isinstance(query.instant(store, 100 * MINUTE, budget(10_000)), Vector)
     with pytest.raises(QueryError, match="too many samples"):
         query.range(store, 0, 199 * MINUTE, MINUTE, budget(100_000))
+
+
+def test_calls_within_calls_cannot_multiply_a_label_without_end() -> None:
+    expression = "vector(1)"
+    for level in range(8):
+        source = "a" if level else ""
+        expression = f'label_replace({expression}, "a", "{"${1}x" * 10}", "{source}", "(.*)")'
+    with pytest.raises(QueryError, match="longer than 65536 characters"):
+        promql.compile(expression).instant(PlainStore(), 0, budget())
+    joined, names = "vector(1)", ", ".join(['"a"'] * 10)
+    for _ in range(8):
+        joined = f'label_join({joined}, "a", "x", {names})'
+    with pytest.raises(QueryError, match="longer than 65536 characters"):
+        promql.compile(joined).instant(PlainStore(), 0, budget())
+
+
+def test_long_labels_of_many_series_cost_as_many_samples_as_they_take_room() -> None:
+    store = PlainStore(*[f'x{{i="{i}"}} 1' for i in range(100)])
+    expression = f'label_replace(x, "a", "{"y" * 1000}", "", "")'
+    with pytest.raises(QueryError, match="too many samples"):
+        promql.compile(expression).instant(store, 0, budget(10_000))

@@ -77,6 +77,24 @@ def test_our_own_names_and_the_times_at_which_counters_began_are_left_out_of_the
     assert stored(head, "vllm:file_created", 1000) == {(): 4.0}
 
 
+def test_an_engine_cannot_speak_for_what_the_daemon_says_of_it():
+    head, ingest = fresh()
+    names = ("up", "ALERTS", "ALERTS_FOR_STATE", "scrape_samples_scraped", "uptime")
+    ingest.page(page(*[Series(name, (), name, "gauge") for name in names], values=[0.0] * 5), 1000)
+    ingest.blocks([Block()], 1000)
+    assert [stored(head, name, 1000) for name in names] == [{(): 1.0}, {}, {}, {(): 1.0}, {(): 0.0}]
+
+
+def test_what_a_rule_records_is_not_taken_from_the_engines_page():
+    head, ingest = fresh()
+    row = page(Series("instance:up:bool", (), "instance:up:bool", "gauge"), values=[0.0])
+    ingest.page(row, 1000)
+    assert stored(head, "instance:up:bool", 1000) == {(): 0.0}
+    ingest.reserve(["instance:up:bool"])
+    ingest.page(row, 2000)
+    assert stored(head, "instance:up:bool", 2000) == {}
+
+
 def test_a_missing_page_ends_the_engines_series_and_nothing_else():
     head, ingest = fresh()
     block = Block()
