@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("bench.cycle", "bench.scrapers", "bench.ingest", "bench.rules", "bench.daemon")
+BENCHMARKS = ("bench.cycle", "bench.scrapers", "bench.ingest", "bench.rules", "bench.restart", "bench.daemon")
 
 
 def main() -> int:
