@@ -227,8 +227,9 @@ class Evaluator:
             for place in concerned(self._footprints, self._names(tick.streams))
             if self._groups[place].interval_ms <= EVENT_INTERVAL_MS
         }
-        self._now = tick.now
         due = self._timetable.due(tick.now, landed=tick.landed, spacing=spacing, events=events)
+        if due or tick.landed:
+            self._now = tick.now
         if not due:
             return
         prompt: list[_Job] = []

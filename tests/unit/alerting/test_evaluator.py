@@ -328,6 +328,7 @@ async def test_a_group_that_takes_long_delays_no_other(slow: Daemon, monkeypatch
     assert slow.meter("vllm_exporter_rule_group_iterations_missed_total", "stuck") == 2
     assert slow.meter("vllm_exporter_rule_evaluations_total", "stuck") == 2
     await slow.scrape(4)
+    await stuck.end()
     assert slow.evaluated("stuck") == slow.evaluated("fast") == 4
     assert slow.meter("vllm_exporter_rule_group_iterations_missed_total", "stuck") == 2
 
@@ -381,6 +382,7 @@ async def test_a_reload_waits_for_a_slow_group_that_changes_and_evaluates_it_onc
     assert not (await asyncio.wait_for(reload, 30)).problems
     assert slow.evaluated("stuck") in (0, 1)
     await slow.scrape(2)
+    await stuck.end()
     assert slow.evaluated("stuck") == 2
     assert slow.evaluator.statuses()[0].rules[0].query == "max(waiting)"
 
@@ -399,6 +401,7 @@ async def test_a_reload_gives_up_on_a_group_that_never_ends_and_changes_nothing(
     assert slow.evaluator.statuses()[0].rules[0].query == "sum(waiting)"
     await stuck.end()
     await slow.scrape(1)
+    await stuck.end()
     assert slow.evaluated("stuck") == 1
 
 
