@@ -199,8 +199,8 @@ def test_every_alert_is_in_the_same_state_as_in_a_prometheus_within_one_interval
         time.sleep(12)  # what either saw before the other did is forgotten
         start = int(time.time())
         time.sleep(8)
-        fault(engine_port, error_rate=0.6)
-        time.sleep(8)
+        fault(engine_port, error_rate=0.9)  # so many that no ratio comes near its threshold later on
+        time.sleep(12)
         fault(engine_port, error_rate=0.0, slow=30.0)
         time.sleep(10)
         fault(engine_port, slow=1.0)
