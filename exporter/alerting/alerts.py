@@ -27,6 +27,9 @@ ALERT_NAME, ALERT_STATE = "alertname", "alertstate"
 QUERY_CACHE = 64
 """Expressions of a rule's templates that are kept compiled; labels can make any number of them."""
 
+CHARACTERS_PER_SAMPLE = 8
+"""So many characters of an expanded text cost the rule's budget as much as one sample: alerts keep their texts."""
+
 
 class Ran(NamedTuple):
     """What one evaluation did. With an `error` the rule failed; its alerts may have moved all the same."""
@@ -93,15 +96,21 @@ class Alerting:
         def expand(template: str | Template) -> str:
             if isinstance(template, str):
                 return template
-            return template.expand(
-                labels=own,
-                external_labels=conditions.external_labels,
-                external_url=conditions.external_url,
-                value=value,
-                query=query,
-                now=now / 1000,
-                name=self._template_name,
-            )
+            budget.spend(1)  # looks at the time, too
+            try:
+                text = template.expand(
+                    labels=own,
+                    external_labels=conditions.external_labels,
+                    external_url=conditions.external_url,
+                    value=value,
+                    query=query,
+                    now=now / 1000,
+                    name=self._template_name,
+                )
+            except Exception as error:  # noqa: BLE001 - an alert fires, whatever its text runs into
+                text = f"<error expanding template: internal error: {error!r}>"
+            budget.spend(len(text) // CHARACTERS_PER_SAMPLE)
+            return text
 
         fixed = {name: expand(template) for name, template in self._labels}
         annotations = tuple((name, expand(template)) for name, template in self._annotations)

@@ -33,6 +33,10 @@ class Conditions:
         return Budget(samples=self.query_samples, timeout=self.query_timeout, clock=self.timer)
 
 
+RESULT_LIMIT = 20_000
+"""Most series that a rule, or a query of a template, may give: each becomes Python objects, in a process that also scrapes."""
+
+
 class Result(NamedTuple):
     """A rule's vector at one time; `labels` is the same object as long as the series stay the same."""
 
@@ -45,12 +49,24 @@ _NO_LABELS: Sequence[Labels] = ((),)
 
 
 def evaluate(query: Query, at: int, budget: Budget, conditions: Conditions) -> Result:
-    """What an expression gives at `at` ms; a scalar counts as a vector of one. QueryError."""
+    """What an expression gives at `at` ms; a scalar counts as a vector of one. QueryError, also for too many series."""
     value = query.instant(conditions.head, at, budget, lookback=conditions.lookback_ms)
     if isinstance(value, Vector):
-        return Result(
-            value.labels, value.values[:, 0], None if value.present is None else value.present[:, 0]
-        )
+        present = None if value.present is None else value.present[:, 0]
+        return _bounded(Result(value.labels, value.values[:, 0], present))
     if isinstance(value, Scalar):
         return Result(_NO_LABELS, value.values, None)
     raise QueryError("execution", "rule result is not a vector or scalar")
+
+
+def _bounded(result: Result) -> Result:
+    """Where there are very many series, only those that are present, or QueryError."""
+    if len(result.labels) <= RESULT_LIMIT:
+        return result
+    rows = range(len(result.labels)) if result.present is None else result.present.nonzero()[0].tolist()
+    if len(rows) > RESULT_LIMIT:
+        raise QueryError(
+            "execution",
+            f"the result has {len(rows)} series, more than {RESULT_LIMIT}: select fewer, or aggregate them",
+        )
+    return Result([result.labels[row] for row in rows], result.values[rows], None)

@@ -371,6 +371,7 @@ class Evaluator:
                     self._awaited |= {group.key for group in busy}
                     for group in busy:
                         group.halted = True
+                    await self._work_off()
                 if loop.time() >= until:
                     names = ", ".join(sorted(group.key for group in busy))
                     raise ConfigError([f"still at work after {limit:g} s, so nothing was changed: {names}"])
@@ -379,6 +380,8 @@ class Evaluator:
                         await self._moving()
         finally:
             self._unhalt()
+            if self._waiting is not None:
+                self._wake()
 
     def _busy(self, groups: Sequence[Group]) -> list[LiveGroup]:
         """The groups at work that would not stay as they are."""

@@ -7,7 +7,7 @@ Source: `Group.Eval` in https://github.com/prometheus/prometheus/blob/main/rules
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from exporter.alerting.alerts import Alerting
@@ -21,6 +21,7 @@ from exporter.alerting.status import AlertStatus, GroupStatus, Health, RuleStatu
 from exporter.alerting.transition import Transition
 from exporter.promql.model import QueryError
 from exporter.promql.query import Query
+from exporter.storage.model import Labels
 from exporter.storage.stream import Stream
 from exporter.storage.trimming import truncate
 
@@ -56,12 +57,13 @@ class Evaluated(NamedTuple):
 class LiveRule:
     """A rule with its last report; `report` is replaced whole, and may be read anywhere."""
 
-    __slots__ = ("query", "report", "rule", "work")
+    __slots__ = ("_shown", "query", "report", "rule", "work")
 
     def __init__(self, rule: Rule, query: Query, stream: Stream, *, restored: bool) -> None:
         self.rule = rule
         self.query = query
         self.report = Report()
+        self._shown: tuple[Mapping[Labels, Alert], tuple[AlertStatus, ...]] = ({}, ())
         self.work: Recording | Alerting = (
             Recording(rule, query, stream)
             if rule.kind == "recording"
@@ -70,7 +72,6 @@ class LiveRule:
 
     def status(self) -> RuleStatus:
         """The rule as others see it."""
-        alerts = self.work.alerts if isinstance(self.work, Alerting) else {}
         report = self.report
         return RuleStatus(
             kind=self.rule.kind,
@@ -80,12 +81,22 @@ class LiveRule:
             annotations=self.rule.annotations,
             duration=self.rule.for_seconds,
             keep_firing_for=self.rule.keep_firing_for,
-            alerts=tuple(_alert_status(alert) for alert in alerts.values() if alert.state != "inactive"),
+            alerts=self._alerts(),
             health=report.health,
             last_error=report.error,
             evaluation_seconds=report.seconds,
             last_evaluation=report.at,
         )
+
+    def _alerts(self) -> tuple[AlertStatus, ...]:
+        """Put together once after each evaluation: there may be thousands, and many who ask."""
+        if not isinstance(self.work, Alerting):
+            return ()
+        known, alerts = self._shown, self.work.alerts
+        if known[0] is not alerts:
+            active = tuple(_alert_status(one) for one in alerts.values() if one.state != "inactive")
+            known = self._shown = alerts, active
+        return known[1]
 
 
 class LiveGroup:

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from exporter.alerting import conditions
+from exporter.alerting.template import Template
+
 ALERT = """
 groups:
   - name: g
@@ -355,3 +358,84 @@ def test_a_recording_rule_keeps_one_layout_while_its_series_stay(bench: Any) -> 
         bench.run(second)
         seen.add(id(group.rules[0].work.stream._layout))
     assert len(seen) == 1
+
+
+def many(count: int) -> dict[str, float]:
+    return {f'up{{n="{n}"}}': float(n % 2) for n in range(count)}
+
+
+def test_a_rule_that_gives_too_many_series_fails_and_says_so(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """90,000 recorded series took seconds of the event loop, and a gigabyte."""
+    monkeypatch.setattr(conditions, "RESULT_LIMIT", 10)
+    group = bench.load(
+        "groups: [{name: g, rules: [{record: r, expr: up}, {alert: A, expr: up}, {alert: Few, expr: up == 1}]}]"
+    )
+    bench.put(0, many(12))
+    evaluated = bench.run(0)
+    errors = [rule.last_error for rule in group.status().rules]
+    assert errors[:2] == ["the result has 12 series, more than 10: select fewer, or aggregate them"] * 2
+    assert errors[2] == ""
+    assert evaluated.failures == 2
+    assert len(group.status().rules[2].alerts) == 6
+
+
+def test_a_templates_query_that_gives_too_many_series_is_an_error_in_the_text(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditions, "RESULT_LIMIT", 10)
+    annotations = """{s: '{{ query "up" | first | value }}'}"""
+    group = bench.load(
+        f"groups: [{{name: g, rules: [{{alert: A, expr: vector(1), annotations: {annotations}}}]}}]"
+    )
+    bench.put(0, many(12))
+    assert not bench.run(0).failures
+    assert "more than 10" in group.status().rules[0].alerts[0].annotations["s"]
+
+
+def test_the_texts_of_a_rules_alerts_are_paid_for(bench: Any) -> None:
+    bench.set(query_samples=2000)
+    group = bench.load(
+        """groups: [{name: g, rules: [{alert: A, expr: up, annotations: {s: '{{ printf "%9000d" 1 }}'}}]}]"""
+    )
+    bench.put(0, many(12))
+    assert bench.run(0).failures == 1
+    assert "too many samples" in group.status().rules[0].last_error
+
+
+def test_an_alert_fires_whatever_its_text_runs_into(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> str:
+        raise ZeroDivisionError("unforeseen")
+
+    monkeypatch.setattr(Template, "expand", broken)
+    group = bench.load(
+        "groups: [{name: g, rules: [{alert: A, expr: vector(1), annotations: {s: '{{ $value }}'}}]}]"
+    )
+    assert not bench.run(0).failures
+    (alert,) = group.status().rules[0].alerts
+    assert (
+        alert.annotations["s"]
+        == "<error expanding template: internal error: ZeroDivisionError('unforeseen')>"
+    )
+
+
+def test_what_is_shown_of_alerts_is_put_together_once_after_each_evaluation(bench: Any) -> None:
+    group = bench.load(ALERT)
+    bench.feed(0, waiting=9)
+    bench.run(0)
+    first = group.status().rules[0].alerts
+    assert group.status().rules[0].alerts is first
+    bench.feed(20, waiting=8)
+    bench.run(20)
+    assert [(alert.state, alert.value) for alert in group.status().rules[0].alerts] == [("firing", 8)]
+
+
+def test_a_group_that_is_halted_ends_after_the_rule_that_it_is_at(bench: Any) -> None:
+    group = bench.load(
+        "groups: [{name: g, rules: [{record: a, expr: vector(1)}, {record: b, expr: vector(1)}]}]"
+    )
+    group.halted = True
+    assert bench.run(0).samples == 0
+    group.halted = False
+    assert bench.run(1).samples == 2
