@@ -188,3 +188,20 @@ def test_the_timetable_finds_what_a_look_at_each_group_finds(seed: int) -> None:
 
 def test_fast_groups_are_evaluated_together() -> None:
     assert begin(5000, "a") == begin(5000, "b") == Slots(5000)
+
+
+def test_a_group_that_is_held_is_not_due_and_counts_what_it_missed_when_it_is_released() -> None:
+    table = Timetable()
+    table.adopt({"slow": 1000, "fast": 1000})
+    assert set(table.due(0, landed=True)) == {"slow", "fast"}
+    table.hold("slow")
+    for now in (1000, 2000, 3000):
+        assert set(table.due(now, landed=True, spacing=1000)) == {"fast"}
+    assert table.wait(3000) == 1500
+    assert table.release("slow", 0) == 0
+    verdict = table.due(3000, landed=True)["slow"]
+    assert verdict.missed == 2
+    table.hold("slow")
+    assert table.release("slow", 6000) == 3  # it was due at 3000, and evaluated for 6000
+    assert "slow" not in table.due(6000, landed=True)
+    assert "slow" in table.due(7000, landed=True, spacing=1000)
