@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -154,12 +155,16 @@ class Head:
                 self._shrink(now_ms)
 
     def truncate_after(self, t_ms: int) -> None:
-        """The clock was set back: drop and count every sample that lies after `t_ms`."""
+        """The clock was set back: drop and count every sample that lies after `t_ms`.
+
+        A row that another thread is about to append, with a time of the old clock, goes with the next one.
+        """
         self._settle()
         with self._lock:
             for stream in self._streams.values():
                 with stream.lock:
                     truncate(stream, t_ms)
+                    stream.set_back = t_ms, partial(truncate, stream)
 
     def stats(self) -> HeadStats:
         """Figures about what is held."""

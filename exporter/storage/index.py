@@ -99,9 +99,9 @@ class Index:
                 for name, value in one:
                     postings = self._postings[name]
                     holders = postings[value]
-                    if holders is not entry:
+                    if not isinstance(holders, Entry):
                         holders.discard(entry)
-                    if holders is entry or not holders:
+                    if isinstance(holders, Entry) or not holders:
                         del postings[value]
                         self._values_held -= 1
                         self._text -= len(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -55,6 +55,8 @@ class Stream:
         self.lock = threading.Lock()
         self.dropped = dict.fromkeys(DROPS, 0)
         self.last_ms: int | None = None
+        self.set_back: tuple[int, Callable[[int], None]] | None = None
+        """The clock was set back to this time, and how to drop what lies after a time."""
         self._index = index
         self._limits = segment_rows
         self._layout: Layout | None = None
@@ -105,6 +107,11 @@ class Stream:
             row = row[layout.places]
             present = None if present is None else present[layout.places]
         with self.lock:
+            if self.set_back is not None and self.last_ms is not None and t_ms < self.last_ms:
+                since, drop_after = self.set_back
+                if t_ms > since:  # the last row was on its way when the clock was set back
+                    self.set_back = None
+                    drop_after(t_ms - 1)
             if self.last_ms is not None and t_ms <= self.last_ms:
                 reason = "duplicate" if t_ms == self.last_ms else "out_of_order"
                 self.dropped[reason] += len(row) if present is None else int(present.sum())
