@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
 from exporter.storage import archive_rows
 from exporter.storage.archive_catalog import Catalog
 from exporter.storage.archive_codec import ChunkError
@@ -28,6 +30,11 @@ SIZE_LIMIT = 1 << 30
 """Bytes of samples in the file, compressed: far more than the head takes, so that only an accident reaches it."""
 WAITING_LIMIT = 32 << 20
 """Bytes of samples that wait in memory while the file cannot be written."""
+
+_LABELS = 500
+"""Bytes of a label set, about."""
+
+log = structlog.get_logger(__name__)
 
 
 class Archive:
@@ -45,6 +52,7 @@ class Archive:
         self._link = Link(path)
         self._size_limit = size_limit
         self._lock = threading.RLock()
+        self._left_out, self._crowded = 0, False
         self._waiting: deque[Sequence[Batch]] = deque()
         self._stats = ArchiveStats()
 
@@ -100,7 +108,18 @@ class Archive:
             stats = self._link.stats
             if written:
                 self._waiting.clear()
-                self._link.stats = replace(stats, flushes=stats.flushes + 1, last_flush=time.time())
+                if self._left_out and not self._crowded:
+                    log.warning(
+                        "archive_of_too_many_series", path=str(self._link.path), limit=archive_rows.SERIES_LIMIT,
+                        advice="samples of new series are not kept on disk until old ones have gone",
+                    )  # fmt: skip
+                self._crowded = bool(self._left_out)
+                self._link.stats = replace(
+                    stats,
+                    flushes=stats.flushes + 1,
+                    last_flush=time.time(),
+                    lost_samples=stats.lost_samples + self._left_out,
+                )
             else:
                 while len(self._waiting) > 1 and self._waiting_bytes() > WAITING_LIMIT:
                     self._lose(self._waiting.popleft())
@@ -139,14 +158,18 @@ class Archive:
 
     def _write_waiting(self, connection: sqlite3.Connection, catalog: Catalog) -> None:
         check_log(connection, self._link.path)
-        archive_rows.write(connection, catalog, self._waiting)
+        self._left_out = archive_rows.write(connection, catalog, self._waiting)
 
     def _lose(self, flush: Sequence[Batch]) -> None:
         lost = self._link.stats.lost_samples + sum(batch.values.size for batch in flush)
         self._link.stats = replace(self._link.stats, lost_samples=lost)
 
     def _waiting_bytes(self) -> int:
-        return sum(batch.values.nbytes + batch.times.nbytes for flush in self._waiting for batch in flush)
+        batches = [batch for flush in self._waiting for batch in flush]
+        series = {id(batch.labels): len(batch.labels) for batch in batches}
+        return sum(batch.values.nbytes + batch.times.nbytes for batch in batches) + _LABELS * sum(
+            series.values()
+        )
 
     def _note(self) -> None:
         self._stats = replace(

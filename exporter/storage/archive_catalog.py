@@ -78,6 +78,24 @@ class Catalog:
         self._recent: dict[tuple[str, int], tuple[Sequence[Labels], Sequence[bool], int]] = {}
         self._columns: dict[int, tuple[list[Labels], list[bool]]] = {}
 
+    @property
+    def series(self) -> int:
+        """How many there are."""
+        return len(self._labels)
+
+    def fitting(self, batch: Batch, limit: int) -> Batch:
+        """The batch, or of one that brings the file over a limit of series what is of series that it has already."""
+        if self._is_recent(batch) is not None:
+            return batch
+        known = [at for at, labels in enumerate(batch.labels) if labels in self._numbers]
+        if len(self._labels) + len(batch.labels) - len(known) <= limit:
+            return batch
+        return batch._replace(
+            labels=tuple(batch.labels[at] for at in known),
+            counters=tuple(batch.counters[at] for at in known),
+            values=batch.values[known],
+        )
+
     def stream(self, name: str) -> int:
         """The number of a stream."""
         number = self.streams.get(name)
@@ -90,9 +108,9 @@ class Catalog:
 
     def layout_of(self, batch: Batch) -> int:
         """The number of a batch's series, in their order."""
-        recent = self._recent.get((batch.stream, batch.keep))
-        if recent is not None and recent[0] is batch.labels and recent[1] is batch.counters:
-            return recent[2]
+        recent = self._is_recent(batch)
+        if recent is not None:
+            return recent
         numbers = [self._numbers.get(labels, 0) for labels in batch.labels]
         fresh, turned = [], []
         for at, number in enumerate(numbers):
@@ -113,6 +131,12 @@ class Catalog:
         layout = self.layout(np.array(numbers, "<i8"))
         self._recent[batch.stream, batch.keep] = batch.labels, batch.counters, layout
         return layout
+
+    def _is_recent(self, batch: Batch) -> int | None:
+        recent = self._recent.get((batch.stream, batch.keep))
+        if recent is not None and recent[0] is batch.labels and recent[1] is batch.counters:
+            return recent[2]
+        return None
 
     def layout(self, series: Numbers) -> int:
         """The number of these series, in this order."""

@@ -81,6 +81,28 @@ def expired(chunks: Iterable[Chunk], now: int, size_limit: int) -> list[Chunk]:
     return gone
 
 
+def crowded(
+    chunks: Iterable[Chunk], series: Mapping[int, NDArray[np.int64]], now: int, limit: int
+) -> list[Chunk]:
+    """The chunks to delete because all together they have more than `limit` series: those that have lived longest.
+
+    Lived of the time that they are kept, as in `expired`; a chunk whose series others have, too, costs nothing and stays.
+    """
+    known: set[int] = set()
+    seen: set[int] = set()
+    gone = []
+    for chunk in sorted(chunks, key=lambda chunk: (now - chunk.last) / chunk.keep):
+        if chunk.layout in seen:
+            continue
+        fresh = [number for number in series[chunk.layout].tolist() if number not in known]
+        if len(known) + len(fresh) > limit:
+            gone.append(chunk)
+        else:
+            known.update(fresh)
+            seen.add(chunk.layout)
+    return gone
+
+
 def merges(chunks: Iterable[Chunk], series: Mapping[int, NDArray[np.int64]]) -> Iterator[tuple[Chunk, ...]]:
     """Neighbours to be made one chunk each; `series` are the layouts' series."""
     taken: set[int] = set()

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING
 from exporter.storage.archive_catalog import Catalog
 from exporter.storage.archive_codec import ChunkError, decode, encode
 from exporter.storage.archive_file import checkpoint, transaction
-from exporter.storage.archive_plan import LARGEST_CHUNK, Chunk, expired, merge_rows, merges, within
+from exporter.storage.archive_plan import LARGEST_CHUNK, Chunk, crowded, expired, merge_rows, merges, within
 from exporter.storage.batch import Batch
 
 if TYPE_CHECKING:
     from exporter.storage.model import F64, I64
 
+SERIES_LIMIT = 100_000
+"""Series in the file: what it says of them is in memory as well. Far more than live at one time; more come and go."""
 WORK_LIMIT = 16 * LARGEST_CHUNK
 """Bytes of values that one compaction goes through, so that it ends soon; the next goes on."""
 
 
-def write(connection: sqlite3.Connection, catalog: Catalog, flushes: Iterable[Sequence[Batch]]) -> None:
-    """Add what was flushed, in order and in one transaction."""
+def write(connection: sqlite3.Connection, catalog: Catalog, flushes: Iterable[Sequence[Batch]]) -> int:
+    """Add what was flushed, in order and in one transaction; how many samples were left out over the limit of series."""
+    left_out = 0
     with transaction(connection):
         for flush in flushes:
             firsts: dict[int, int] = {}
@@ -32,9 +35,14 @@ def write(connection: sqlite3.Connection, catalog: Catalog, flushes: Iterable[Se
                     _cut(
                         connection, catalog, first, (stream,)
                     )  # the clock was set back: what came later counts
-            for batch in flush:
+            for whole in flush:
+                batch = catalog.fitting(whole, SERIES_LIMIT)
+                left_out += whole.values.size - batch.values.size
+                if not len(batch.labels):
+                    continue
                 stream, layout = catalog.stream(batch.stream), catalog.layout_of(batch)
                 _insert(connection, catalog, stream, batch.keep, layout, batch.times, batch.values)
+    return left_out
 
 
 def _insert(
@@ -110,6 +118,12 @@ def compact(
     if gone:
         with transaction(connection):
             connection.executemany("DELETE FROM chunk WHERE id = ?", [(number,) for number in gone])
+    chunks = [chunk for chunk in chunks if chunk.id not in gone]
+    if catalog.series > SERIES_LIMIT:
+        crowd = {chunk.id for chunk in crowded(chunks, catalog.layouts, now_ms, SERIES_LIMIT * 4 // 5)}
+        with transaction(connection):
+            connection.executemany("DELETE FROM chunk WHERE id = ?", [(number,) for number in crowd])
+        gone |= crowd
     work = 0
     for merge in merges([chunk for chunk in chunks if chunk.id not in gone], catalog.layouts):
         work += sum(8 * chunk.rows * len(catalog.layouts[chunk.layout]) for chunk in merge)

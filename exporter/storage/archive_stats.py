@@ -20,7 +20,7 @@ class ArchiveStats:
     waiting_bytes: int = 0
     """Samples that wait for a file that can be written."""
     lost_samples: int = 0
-    """Samples that never came to disk: too many were waiting, or the archive was closed while it could not be written."""
+    """Samples that never came to disk: too many were waiting, the file had too many series, or the archive was closed while it could not be written."""
     damaged_chunks: int = 0
     """Chunks that could not be read back."""
     problem: str | None = None

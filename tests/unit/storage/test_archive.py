@@ -331,3 +331,28 @@ def test_rows_of_any_number_survive(tmp_path: Path, rows: int) -> None:
     archive.write([batch(series(9), range(NOW, NOW + rows))])
     assert [len(times) for times in contents(archive).values()] == [rows] * 9
     archive.close()
+
+
+def test_series_that_come_and_go_do_not_fill_the_catalog_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.storage.archive_rows.SERIES_LIMIT", 1000)
+    stays = (("__name__", "stays"),)
+    archive = Archive.open(tmp_path / "samples.db")
+    start = 1_790_000_000_000
+    for flush in range(40):
+        labels = (stays, *((("__name__", "x"), ("id", f"{flush}-{i}")) for i in range(100)))
+        times = np.array([start + 10_000 * flush])
+        archive.write([Batch("engine", 3_600_000, labels, (False,) * 101, times, np.ones((101, 1)))])
+        if flush % 6 == 5:
+            archive.compact(start + 10_000 * flush)
+    archive.compact(start + 400_000)
+    archive.close()
+    assert 0 < archive.stats().lost_samples <= 40 * 100
+    file = sqlite3.connect(tmp_path / "samples.db")
+    assert file.execute("SELECT count(*) FROM series").fetchone()[0] <= 1000
+    file.close()
+    archive = Archive.open(tmp_path / "samples.db")
+    found = {t for one in archive.load() if stays in one.labels for t in one.times.tolist()}
+    archive.close()
+    assert start + 390_000 in found
