@@ -13,7 +13,7 @@ from exporter.storage.model import Matcher
 _ALTERNATIVES = re.compile(r"[\w:/ ,;=@%-]*(?:\|[\w:/ ,;=@%-]*)*", re.ASCII)
 """A pattern that is nothing but words with bars between: a set of values, no need to look at each."""
 
-_REMEMBERED = 16_384
+_REMEMBERED = 4096
 """Values whose verdict each regular expression remembers."""
 
 

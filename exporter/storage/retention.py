@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from exporter.storage.matching import condition_of
+from exporter.storage.matching import Condition, condition_of
 from exporter.storage.model import NAME, Labels, Matcher
+
+_NAMES = 4096
+"""Metrics of which is remembered which rules read them."""
 
 
 class Kept(NamedTuple):
@@ -33,12 +36,7 @@ class Retention:
         self.base_ms = base_ms
         self.rules = tuple((tuple(matchers), keep) for matchers, keep in rules)
         self.streams = tuple(streams)
-        self._named: dict[str, list[tuple[tuple[Matcher, ...], int]]] = {}
-        self._others: list[tuple[tuple[Matcher, ...], int]] = []
-        for matchers, keep in dict.fromkeys(self.rules):
-            name = next((one.value for one in matchers if one.name == NAME and one.op == "="), None)
-            rest = tuple(one for one in matchers if one != Matcher(NAME, "=", name or ""))
-            (self._others if name is None else self._named.setdefault(name, [])).append((rest, keep))
+        self._of_name: dict[str, list[tuple[int, list[tuple[str, Condition]]]]] = {}
 
     def keep(self, labels: Labels, stream: str) -> int:
         """How long the samples of a series are kept, in milliseconds."""
@@ -51,10 +49,22 @@ class Retention:
         for prefix, keep in self.streams:
             if stream.startswith(prefix):
                 ms, read = max(ms, keep), True
-        for rules in (self._named.get(values.get(NAME, ""), ()), self._others):
-            for matchers, keep in rules:
-                if (keep > ms or not read) and all(
-                    condition_of(one).matches(values.get(one.name, "")) for one in matchers
-                ):
-                    ms, read = max(ms, keep), True
+        for keep, conditions in self._rules_of(values.get(NAME, "")):
+            if all(condition.matches(values.get(name, "")) for name, condition in conditions):
+                return Kept(max(ms, keep), True)
         return Kept(ms, read)
+
+    def _rules_of(self, name: str) -> list[tuple[int, list[tuple[str, Condition]]]]:
+        """The rules that may select a metric, the longest first, and what they ask of its other labels."""
+        found = self._of_name.get(name)
+        if found is None:
+            if len(self._of_name) >= _NAMES:
+                self._of_name.clear()
+            found = []
+            for matchers, keep in dict.fromkeys(self.rules):
+                if all(condition_of(one).matches(name) for one in matchers if one.name == NAME):
+                    rest = [(one.name, condition_of(one)) for one in matchers if one.name != NAME]
+                    found.append((keep, rest))
+            found.sort(key=lambda rule: -rule[0])
+            self._of_name[name] = found
+        return found

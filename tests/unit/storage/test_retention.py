@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from exporter.storage.matching import Condition
 from exporter.storage.model import Labels, Matcher
 from exporter.storage.retention import Kept, Retention
 
@@ -48,3 +49,20 @@ def test_the_longest_that_applies_counts(labels: Labels, stream: str, expected: 
 
 def test_without_rules_everything_is_kept_for_the_base() -> None:
     assert Retention(HOUR).keep(series("x"), "engine") == HOUR
+
+
+def test_a_name_is_asked_about_once_however_many_series_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    matches = Condition.matches
+
+    def counted(self: Condition, value: str) -> bool:
+        asked.append(value)
+        return matches(self, value)
+
+    rules = [((Matcher("__name__", "=~", f"x{i}.+"), Matcher("id", "!=", "")), 7000 + i) for i in range(20)]
+    retention = Retention(1000, rules)
+    monkeypatch.setattr(Condition, "matches", counted)
+    series = [(("__name__", "y_total"), ("id", str(i))) for i in range(5000)]
+    assert {retention.keep(labels, "s") for labels in series} == {1000}
+    assert len(asked) < 100
+    assert retention.keep((("__name__", "x3y"), ("id", "1")), "s") == 7003
