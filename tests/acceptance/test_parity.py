@@ -54,7 +54,7 @@ groups:
         for: 3s
         labels: {state: "{{ $labels.state }}"}
 """
-SKEW_SECONDS = 3.0
+SKEW_SECONDS = 3
 """Prometheus scrapes up to a second after us, evaluates at its own moments, and this machine may be busy."""
 
 pytestmark = [
@@ -140,20 +140,20 @@ def disagreements(
     """Where a state on one side is on the other neither then nor within an interval of the rule's group."""
     problems = []
     for key in sorted(ours.keys() | theirs.keys()):
-        margin = int(intervals[json.loads(key)["alertname"]] + SKEW_SECONDS)
+        interval = int(intervals[json.loads(key)["alertname"]])
+        margin = interval + SKEW_SECONDS
         for name, one, other in (("ours", ours, theirs), ("theirs", theirs, ours)):
             mine, its = one.get(key, {}), other.get(key, {})
-            moment = start + margin
-            while moment < end - margin:
+            for moment in range(start + margin, end - margin):
                 state = mine.get(moment, "inactive")
-                if {mine.get(moment - 1, "inactive"), mine.get(moment + 1, "inactive")} != {state}:
-                    moment += 1  # what lasts a second may lie between the other's scrapes
-                    continue
+                if any(
+                    mine.get(moment + step, "inactive") != state for step in range(-interval, interval + 1)
+                ):
+                    continue  # what does not last for an interval may lie between the other's evaluations
                 near = {its.get(moment + step, "inactive") for step in range(-margin, margin + 1)}
                 if state not in near:
                     problems.append(f"{key} at +{moment - start} s: {name} {state}, the other {near}")
                     break
-                moment += 1
     return problems
 
 
