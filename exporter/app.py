@@ -182,6 +182,7 @@ async def _live(
             ),
             landed=lambda row, now: monitor.landed(row, now),
         )
+        stack.callback(scraper.close)
         engine.subscribe(scraper.engine_changed)
 
         notifier = Notifier.from_environment()

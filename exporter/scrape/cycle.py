@@ -16,6 +16,7 @@ from exporter.exposition.layout import PageReader, Row
 from exporter.exposition.page import PassThroughBlock
 from exporter.scrape import metrics
 from exporter.scrape.client import fetch_page
+from exporter.scrape.connection import Connection
 from exporter.settings import ScrapeSettings
 from exporter.sli.families import SUMMARY
 
@@ -91,6 +92,8 @@ class Scraper:
         self._settings = settings
         self._target = target
         self._session = session
+        url = target.metrics_url
+        self._connection = Connection(url, target.headers) if url.scheme == "http" else None
         self._passthrough = passthrough
         self._consumer = consumer
         self._tls_verify = tls_verify
@@ -131,6 +134,7 @@ class Scraper:
                 body_limit=self._settings.body_limit,
                 headers=self._target.headers,
                 tls_verify=self._tls_verify,
+                connection=self._connection,
             )
             now = time.time()
             if epoch != self._target.epoch or not self._target.scrapable:
@@ -141,6 +145,11 @@ class Scraper:
         except (ScrapeError, ExpositionError) as error:
             self._failed(error, time.time(), waited=time.monotonic() - began)
         self._duration.observe(time.monotonic() - began)
+
+    def close(self) -> None:
+        """Give the connection to the engine back."""
+        if self._connection is not None:
+            self._connection.close()
 
     def engine_changed(self, _status: object) -> None:
         """Call this when the engine's state changed: a dead engine's page goes at once, not with the next scrape."""

@@ -13,8 +13,8 @@ from exporter.errors import ExpositionError, ScrapeError
 from exporter.exposition.block import Block
 from exporter.exposition.page import Page, PassThroughBlock
 from exporter.scrape import cycle, metrics
-from exporter.scrape.client import FetchedPage
 from exporter.scrape.cycle import Scraper
+from exporter.scrape.page import FetchedPage
 from exporter.settings import ScrapeSettings, SliSettings
 from exporter.sli import Indicators
 
