@@ -22,7 +22,7 @@ from exporter.storage.restoring import restore
 from exporter.storage.retention import Retention
 from exporter.storage.saving import Unsaved
 from exporter.storage.selection import HeadSelection
-from exporter.storage.stream import SEGMENT_ROWS, Stream
+from exporter.storage.stream import SEGMENT_ROWS, SetBack, Stream
 from exporter.storage.trimming import cut, ended, evict, trim, truncate, unused
 
 __all__ = ["Head", "HeadStats", "Layout", "Stream"]
@@ -37,6 +37,8 @@ _ROOM = 0.95
 """What is left of the memory limit once the oldest samples have gone, so that they do not go one by one."""
 _SERIES_SHARE = 0.25
 """The part of the memory limit that series may take besides their samples; over it, those that ended go first."""
+_UNDER_WAY_MS = 60_000
+"""How far behind the newest row a row may lie that is just being made, such as the result of a rule."""
 _QUARANTINE_MS = 10_000, 600_000
 """How long the slot of a forgotten series stays empty: first until every query knows that it has gone which was just being
 begun, and then as long as one goes on that began before, but no longer than any may."""
@@ -161,10 +163,13 @@ class Head:
         """
         self._settle()
         with self._lock:
+            from_ms = (
+                max((stream.last_ms or 0 for stream in self._streams.values()), default=0) - _UNDER_WAY_MS
+            )
             for stream in self._streams.values():
                 with stream.lock:
                     truncate(stream, t_ms)
-                    stream.set_back = t_ms, partial(truncate, stream)
+                    stream.set_back = SetBack(max(from_ms, t_ms + 1), t_ms, partial(truncate, stream))
 
     def stats(self) -> HeadStats:
         """Figures about what is held."""

@@ -32,6 +32,14 @@ _SPARE = 32
 """Ended series that a segment may carry along before a new one is begun for the new ones."""
 
 
+class SetBack(NamedTuple):
+    """The clock was set back, from one time to another; and how to drop what lies after a time."""
+
+    from_ms: int
+    to_ms: int
+    drop_after: Callable[[int], None]
+
+
 class _Sealed(NamedTuple):
     """What the finished segments of a stream hold; columns that several share count once."""
 
@@ -55,8 +63,7 @@ class Stream:
         self.lock = threading.Lock()
         self.dropped = dict.fromkeys(DROPS, 0)
         self.last_ms: int | None = None
-        self.set_back: tuple[int, Callable[[int], None]] | None = None
-        """The clock was set back to this time, and how to drop what lies after a time."""
+        self.set_back: SetBack | None = None
         self._index = index
         self._limits = segment_rows
         self._layout: Layout | None = None
@@ -107,11 +114,8 @@ class Stream:
             row = row[layout.places]
             present = None if present is None else present[layout.places]
         with self.lock:
-            if self.set_back is not None and self.last_ms is not None and t_ms < self.last_ms:
-                since, drop_after = self.set_back
-                if t_ms > since:  # the last row was on its way when the clock was set back
-                    self.set_back = None
-                    drop_after(t_ms - 1)
+            if self.set_back is not None:
+                self._follow_clock(t_ms, self.set_back)
             if self.last_ms is not None and t_ms <= self.last_ms:
                 reason = "duplicate" if t_ms == self.last_ms else "out_of_order"
                 self.dropped[reason] += len(row) if present is None else int(present.sum())
@@ -286,6 +290,19 @@ class Stream:
             rows.limit = max(rows.rows + 1, min(rows.limit, self._limit(rows.width)))
         self._places = rows.columns.find(slots)
         self._straight = np.array_equal(self._places, np.arange(rows.width))
+
+    def _follow_clock(self, t_ms: int, back: SetBack) -> None:
+        """After the clock was set back: the first row may have been on its way, with a time of the old clock.
+
+        Then the second one, of the new clock, drops it; otherwise the stream would refuse everything until then.
+        """
+        if self.last_ms is None or self.last_ms <= back.to_ms:
+            if t_ms < back.from_ms:
+                self.set_back = None
+            return
+        self.set_back = None
+        if back.to_ms < t_ms < self.last_ms:
+            back.drop_after(t_ms - 1)
 
     def _register(self, labels: Sequence[Labels]) -> I32:
         slots = []

@@ -155,3 +155,16 @@ def test_a_row_of_the_old_clock_that_comes_after_the_cut_makes_nothing_deaf() ->
         "memory_limit": 0,
         "out_of_order": 1,
     }
+
+
+def test_after_a_clock_step_a_row_out_of_order_is_refused_as_ever() -> None:
+    head = Head(retention=Retention(HOUR), memory_limit=1 << 24)
+    layout = Layout([one("x", 0)])
+    stream = head.stream("engine")
+    stream.append(200_000, layout, [1.0])
+    head.truncate_after(49_999)
+    stream.append(50_000, layout, [2.0])
+    stream.append(60_000, layout, [3.0])
+    stream.append(55_000, layout, [4.0])
+    assert stream.last_ms == 60_000
+    assert head.stats().dropped["out_of_order"] == 1
