@@ -42,7 +42,7 @@ class Connection:
             raise ScrapeError(
                 f"{self._url} gave no whole page within {timeout_seconds:g} s", reason="timeout"
             ) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that no resolver takes, as `a..b`
             reason = "protocol" if self._wire is not None and self._wire.heard else "connect"
             raise ScrapeError(f"{self._url}: {error or type(error).__name__}", reason=reason) from error
 

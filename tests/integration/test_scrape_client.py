@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -356,6 +358,37 @@ async def test_a_scrape_that_is_cancelled_or_too_slow_gives_the_connection_back(
         assert await ask(connection) == b"a 1\n"
         connection.close()
     assert seen.connections == 3
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+async def test_a_name_that_cannot_be_is_a_connection_error(host: str):
+    connection = Connection(URL(f"http://{host}/metrics"), {})
+    with pytest.raises(ScrapeError) as caught:
+        await connection.fetch(timeout_seconds=5, body_limit=LIMIT)
+    assert caught.value.reason == "connect"
+
+
+async def test_a_connection_that_is_reset_has_the_reason_of_the_moment():
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(starts.pop())
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        writer.transport.abort()
+
+    starts = [b"HTTP/1.1 200 OK\r\n\r\na 1\n", WHOLE[:-1], b""]
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        connection = Connection(URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics"), {})
+        reasons = []
+        for _ in range(3):
+            with pytest.raises(ScrapeError) as caught:
+                await ask(connection)
+            reasons.append(caught.value.reason)
+    assert reasons == ["connect", "protocol", "protocol"]
 
 
 def test_a_header_of_two_lines_is_refused():
