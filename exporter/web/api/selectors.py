@@ -16,7 +16,6 @@ _STRING = r'"(?:[^"\\\n]|\\.)*+"|' + r"'(?:[^'\\\n]|\\.)*+'|`[^`]*+`"
 _SELECTOR = re.compile(
     rf"\s*+[a-zA-Z_:][\w:]*+\s*+(?:\{{(?:{_STRING}|[^\"'`{{}}#])*+\}})?\s*+|\s*+\{{(?:{_STRING}|[^\"'`{{}}#])*+\}}\s*+"
 )
-_NOT_EMPTY = re.compile(rf"!=\s*(?:\"\"|''|``)|{_STRING}")
 _NO_CONDITION = "match[] must contain at least one non-empty matcher"
 
 
@@ -38,10 +37,7 @@ def _read(text: str) -> tuple[Matcher, ...]:
     if re.fullmatch(r"\s*\{[\s,]*\}\s*", text):
         raise ApiError("bad_data", _NO_CONDITION)
     try:
-        # the parser takes `!=""` for a condition that an absent label meets; `=~".+"` says the same
-        reads = compile_expression(
-            _NOT_EMPTY.sub(lambda found: '=~".+"' if found[0].startswith("!=") else found[0], text)
-        ).reads
+        reads = compile_expression(text).reads
     except QueryError as error:
         if "non-empty matcher" in str(error):
             raise ApiError("bad_data", _NO_CONDITION) from error
