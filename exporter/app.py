@@ -128,6 +128,7 @@ async def _live(
     from exporter.scrape.target import EngineTarget
     from exporter.sli import Indicators
     from exporter.systemd import Notifier
+    from exporter.ticks import Ticker
 
     sys.setswitchinterval(SWITCH_SECONDS)
     loop = asyncio.get_running_loop()
@@ -186,7 +187,10 @@ async def _live(
         engine.subscribe(scraper.engine_changed)
 
         notifier = Notifier.from_environment()
-        heartbeat = process_metrics.Heartbeat(notifier.beat)
+        schedule = Schedule()
+        heartbeat = process_metrics.Heartbeat(
+            notifier.beat, lambda _: schedule.follow_clock(), lambda _: gpu.take_in()
+        )
         process = process_metrics.ProcessMetrics(blocks.daemon, lag=heartbeat.lag)
         readers.before_render += [
             lambda: gpu.publish(now=time.monotonic()),
@@ -218,8 +222,7 @@ async def _live(
             daemon_api(settings, server.url, monitor, engine, indicators, gpu, blocks.indicators)
         )
 
-        schedule = Schedule()
-        schedule.every(settings.scrape.interval, scraper.scrape, name="scrape")
+        scraping = Ticker(settings.scrape.interval, scraper.scrape)
         schedule.every(settings.engine.health_interval, engine.probe, name="probe")
         schedule.every(settings.storage.flush_interval, monitor.flush, name="save")
 
@@ -229,7 +232,7 @@ async def _live(
         def scrape_faster(status: EngineStatus) -> None:
             """A drain ends with pages that show no request: do not wait for slow ones."""
             if status.state == "draining" and settings.scrape.interval > DRAIN_SCRAPE_SECONDS:
-                schedule.every(DRAIN_SCRAPE_SECONDS, scraper.scrape, name="scrape")
+                scraping.hurry(DRAIN_SCRAPE_SECONDS)
 
         engine.subscribe(tell_systemd)
         engine.subscribe(scrape_faster)
@@ -242,6 +245,7 @@ async def _live(
 
         async with asyncio.TaskGroup() as tasks:
             around = [
+                tasks.create_task(scraping.run(), name="scrape"),
                 tasks.create_task(schedule.run(), name="schedule"),
                 tasks.create_task(gpu.run(), name="gpu"),
                 tasks.create_task(heartbeat.run(), name="heartbeat"),

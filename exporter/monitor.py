@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 HOUSEKEEPING_SECONDS = 15.0
 """Time between two looks for what is too old or too much, and at the figures that take long."""
-COMPACT_SECONDS = 60.0
+COMPACT_SECONDS = 300.0
 """Time between two tidyings of the sample file."""
 CLOCK_STEP_MS = 1000
 """A clock that went back by more was set: what the store holds of the future never happened."""

@@ -79,8 +79,8 @@ FAMILIES = (
     BUILD, CPU, RESIDENT, VIRTUAL, OPEN_FDS, MAX_FDS, THREADS, START_TIME, GC_RUNS, GC_COLLECTED, LAG, LAG_MAX, LOG_LOST,
 )  # fmt: skip
 
-HEARTBEAT_SECONDS = 0.5
-"""Time between two heartbeats: often enough to see a stall of a second, twenty microseconds each."""
+HEARTBEAT_SECONDS = 1.0
+"""Time between two heartbeats: often enough for a watchdog, and to see most stalls that last for a second."""
 
 LAG_WINDOW_SECONDS = 60.0
 """The maximum covers this long at least, and twice as long at most: a scrape interval of a minute misses no stall."""
@@ -111,12 +111,11 @@ class Lag:
 class Heartbeat:
     """Beats in the event loop, and measures how late each beat is; a loop that stalls does not beat.
 
-    `on_beat` is called at each beat with monotonic seconds: systemd's watchdog hangs on it.
+    `on_beat` are called at each beat with monotonic seconds: systemd's watchdog hangs on it, and what else must be
+    looked at now and then.
     """
 
-    def __init__(
-        self, on_beat: Callable[[float], object] = lambda now: None, *, interval: float = HEARTBEAT_SECONDS
-    ) -> None:
+    def __init__(self, *on_beat: Callable[[float], object], interval: float = HEARTBEAT_SECONDS) -> None:
         self._on_beat = on_beat
         self._interval = interval
         self.lag = Lag(time.monotonic())
@@ -129,7 +128,8 @@ class Heartbeat:
             await asyncio.sleep(due - now)
             now = time.monotonic()
             self.lag.note(now - due, now=now)
-            self._on_beat(now)
+            for listener in self._on_beat:
+                listener(now)
 
 
 class ProcessMetrics:

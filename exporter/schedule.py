@@ -6,18 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
 
 from exporter.ticks import next_tick
 
 log = structlog.get_logger(__name__)
 
-CLOCK_LOOK_SECONDS = 1.0
-"""Time between two looks whether the wall clock was set."""
 CLOCK_STEP_SECONDS = 2.0
 """Difference between wall clock and monotonic clock that is a step, not slewing."""
 
@@ -44,42 +43,42 @@ class Schedule:
         )
         self._scheduler.add_listener(self._job_failed, EVENT_JOB_ERROR)
         self._failed: asyncio.Future[None] | None = None
+        self._offset = _clock_offset()
 
     def every(self, seconds: float, work: Callable[[], Awaitable[None] | None], *, name: str) -> None:
-        """Do `work` now and then every `seconds`; in place of the job that had this name."""
-        self._scheduler.add_job(
-            work, "interval", seconds=seconds, id=name, name=name, next_run_time=_now(), replace_existing=True
-        )
+        """Do `work` now, and then on the grid of `seconds`; in place of the job that had this name."""
+        now, monotonic = _now(), time.monotonic()
+        grid = now + timedelta(seconds=next_tick(monotonic, seconds) - monotonic)
+        trigger = IntervalTrigger(seconds=seconds, start_date=grid, timezone=UTC)
+        self._scheduler.add_job(work, trigger, id=name, name=name, next_run_time=now, replace_existing=True)
 
     async def run(self) -> None:
         """Run the jobs until cancelled; raises what a job raised."""
         self._failed = asyncio.get_running_loop().create_future()
         self._scheduler.start()
         try:
-            offset = time.time() - time.monotonic()
-            while not self._failed.done():
-                now = time.monotonic()
-                await asyncio.wait([self._failed], timeout=next_tick(now, CLOCK_LOOK_SECONDS) - now)
-                offset = self._follow_clock(offset)
-            self._failed.result()
+            await self._failed
         finally:
             self._scheduler.shutdown(wait=False)
             self._failed.cancel()
 
-    def _follow_clock(self, offset: float) -> float:
-        """Move the jobs along when the wall clock was set: APScheduler's next run may lie hours ahead."""
-        now_offset = time.time() - time.monotonic()
-        if abs(now_offset - offset) > CLOCK_STEP_SECONDS:
-            log.warning("clock_stepped", seconds=round(now_offset - offset, 3))
+    def follow_clock(self) -> None:
+        """Move the jobs along when the wall clock was set: APScheduler's next run may lie hours ahead. Call it often."""
+        offset = _clock_offset()
+        if abs(offset - self._offset) > CLOCK_STEP_SECONDS:
+            log.warning("clock_stepped", seconds=round(offset - self._offset, 3))
+            self._offset = offset
             for job in self._scheduler.get_jobs():
                 job.modify(next_run_time=_now())
-            return now_offset
-        return offset
 
     def _job_failed(self, event: JobExecutionEvent) -> None:
         if self._failed is not None and not self._failed.done():
             log.error("job_failed", job=event.job_id, error=repr(event.exception))
             self._failed.set_exception(event.exception)
+
+
+def _clock_offset() -> float:
+    return time.time() - time.monotonic()
 
 
 def _now() -> datetime:

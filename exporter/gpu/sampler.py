@@ -19,7 +19,6 @@ from exporter.gpu.publish import Publisher
 from exporter.gpu.reading import GpuReading, Snapshot, XidEvent
 from exporter.gpu.sampling import Sampling
 from exporter.settings import GpuSettings
-from exporter.ticks import next_tick
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +60,7 @@ class GpuSampler:
             block, peak_window=settings.peak_window, engine_pids=engine_pids, tokens_total=tokens_total
         )
         self._arrived: deque[Snapshot] = deque()
-        """From the sampling thread. It wakes nobody: whoever looks takes them in, and the event loop at its ticks."""
+        """From the sampling thread. It wakes nobody: whoever looks takes them in."""
         self._latest: Snapshot | None = None
         self._shown: tuple[Snapshot | None, float] | None = None
         self._stuck = False
@@ -76,12 +75,7 @@ class GpuSampler:
         worker = _Worker(self._port, interval, self._arrived.append, loop, self._publisher.count)
         worker.start()
         try:
-            now = due = time.monotonic()
-            while True:
-                due = next_tick(max(now, due), interval)
-                await asyncio.sleep(due - now)
-                self._take_in()
-                now = time.monotonic()
+            await loop.create_future()
         finally:
             worker.stop()
             with contextlib.suppress(asyncio.CancelledError):
@@ -95,7 +89,7 @@ class GpuSampler:
         """
         if self._port is None:
             return
-        self._take_in()
+        self.take_in()
         snapshot = self._latest
         if self._shown is None or self._shown[0] is not snapshot:
             self._shown = (snapshot, now)
@@ -113,7 +107,7 @@ class GpuSampler:
         None when it is unknown: no driver, a driver that hides process memory, or process ids of another namespace (in
         a container NVML may tell the host's, which match nothing here).
         """
-        self._take_in()
+        self.take_in()
         snapshot = self._latest
         if snapshot is None or self._stuck or not snapshot.readings or snapshot.lost:
             return None
@@ -134,15 +128,15 @@ class GpuSampler:
 
     def readings(self) -> tuple[GpuReading, ...]:
         """The latest readings; empty while no GPU can be read."""
-        self._take_in()
+        self.take_in()
         return () if self._latest is None or self._stuck else self._latest.readings
 
     def snapshot(self) -> Snapshot | None:
         """The latest tick with its status; None before the first."""
-        self._take_in()
+        self.take_in()
         return self._latest
 
-    def _take_in(self) -> None:
+    def take_in(self) -> None:
         """Take note of each tick, for its peaks."""
         while self._arrived:
             snapshot = self._latest = self._arrived.popleft()

@@ -10,6 +10,7 @@ import promql_parser as syntax_tree
 from exporter.promql.aggregate import REDUCERS, Aggregation, Grouping, Quantile
 from exporter.promql.arithmetic import SETS
 from exporter.promql.calls import Call
+from exporter.promql.certainty import cannot_fail
 from exporter.promql.explain import in_place
 from exporter.promql.functions import FUNCTIONS
 from exporter.promql.lexer import quoted
@@ -148,7 +149,7 @@ class _Builder:
             return MixedOperation(operator, left, right, as_bool)
         matching = self._matching(tree.modifier)
         if operator in SETS:
-            return SetOperation(operator, left, right, matching)
+            return SetOperation(operator, left, right, matching, lazy=cannot_fail(right))
         return VectorOperation(operator, left, right, matching, as_bool)
 
     def _matching(self, modifier: Any) -> Matching:

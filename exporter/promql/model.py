@@ -29,6 +29,11 @@ class Vector:
     values: F64  # [n, s]
     present: Bool | None = None  # [n, s]
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no sample at any step."""
+        return not self.labels or (self.present is not None and not self.present.any())
+
 
 @dataclass(frozen=True, slots=True)
 class Scalar:

@@ -50,12 +50,16 @@ def seen(vector: Vector, signatures: I64, count: int) -> Bool:
 
 @dataclass(slots=True)
 class SetOperation:
-    """Samples of the left side that have (`and`) or lack (`unless`) a partner, or those of both (`or`)."""
+    """Samples of the left side that have (`and`) or lack (`unless`) a partner, or those of both (`or`).
+
+    `lazy`: the right side cannot fail, so where the left one has no sample `and` and `unless` leave it alone.
+    """
 
     operator: str
     left: Node
     right: Node
     matching: Matching
+    lazy: bool = False
     memo: Memo = field(default_factory=Memo)
     kind: Kind = "vector"
     invariant: bool = field(init=False)
@@ -64,8 +68,12 @@ class SetOperation:
         self.invariant = self.left.invariant and self.right.invariant
 
     def evaluate(self, run: Evaluation) -> Vector:
-        left, right = self.left.evaluate(run), self.right.evaluate(run)
-        assert isinstance(left, Vector) and isinstance(right, Vector)
+        left = self.left.evaluate(run)
+        assert isinstance(left, Vector)
+        if self.lazy and self.operator != "or" and left.empty:
+            return left
+        right = self.right.evaluate(run)
+        assert isinstance(right, Vector)
         if self.operator != "or" and not left.labels:
             return left
         sides = self.memo.of(

@@ -131,6 +131,13 @@ class Stream:
                 rows.values[rows.rows, : rows.width] = row
                 rows.previous[:] = row
                 rows.samples += rows.width
+            elif self._straight and present is not None and _as_before(rows, row, present):
+                self._resets(rows, rows.counters & (row < rows.previous))  # false for the NaN of those absent
+                line = rows.values[rows.rows, : rows.width]
+                line[:] = row
+                line[~present] = ABSENT
+                np.copyto(rows.previous, row, where=present)
+                rows.samples += int(np.count_nonzero(present))
             elif not self._compose(rows, row, present):
                 self.last_ms = t_ms
                 return
@@ -363,6 +370,12 @@ class Stream:
     def _limit(self, width: int) -> int:
         fewest, most = self._limits
         return min(most, max(fewest, SEGMENT_VALUES // max(1, width)))
+
+
+def _as_before(rows: OpenRows, row: F64, present: Bool) -> bool:
+    """Whether the same series as in the last row, and any, have a sample, and NaN stands for all others and no sample."""
+    same = np.array_equal(present, rows.live) and np.array_equal(np.isnan(row), ~present)
+    return same and bool(present.any())
 
 
 _EMPTY = Layout(())

@@ -60,6 +60,7 @@ async def test_jobs_go_on_when_the_wall_clock_is_set_back_by_an_hour(monkeypatch
             await asyncio.sleep(0.01)
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() - 3600)
+        schedule.follow_clock()
         while runs < 2:
             await asyncio.sleep(0.01)
     task.cancel()
