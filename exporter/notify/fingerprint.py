@@ -1,0 +1,30 @@
+"""The numbers by which Alertmanager knows label sets and groups.
+
+Source: `LabelSet.Fingerprint` in https://github.com/prometheus/common/blob/main/model/signature.go, with 64-bit FNV-1a
+(http://www.isthe.com/chongo/tech/comp/fnv/).
+"""
+
+from __future__ import annotations
+
+from exporter.storage.model import Labels
+
+_OFFSET = 14695981039346656037
+_PRIME = 1099511628211
+_MASK = (1 << 64) - 1
+_SEPARATOR = 255
+
+
+def fingerprint(labels: Labels) -> int:
+    """The fingerprint of labels that are sorted by name."""
+    total = _OFFSET
+    for name, value in labels:
+        for part in (name, value):
+            for octet in part.encode():
+                total = (total ^ octet) * _PRIME & _MASK
+            total = (total ^ _SEPARATOR) * _PRIME & _MASK
+    return total
+
+
+def show(number: int) -> str:
+    """As payloads and the API write it: 16 hexadecimal digits."""
+    return f"{number:016x}"
