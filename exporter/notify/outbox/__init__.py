@@ -1,0 +1,1 @@
+"""What must outlive the process: notifications that are not delivered yet, and what the next daemon has to know."""
