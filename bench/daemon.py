@@ -147,19 +147,19 @@ def steady(process: subprocess.Popen[bytes], seconds: float, warm_up: float) -> 
 def bench_steady(engines: int, rounds: int, seconds: float) -> None:
     """CPU and memory beside a page of `engines` ranks, interleaved with Prometheus."""
     found: dict[str, list[tuple[float, float]]] = {}
+    gpus = {"vllm-exporter": "nvml", "vllm-exporter, a GPU": "simulated"}
     with mock_engine(engines) as engine_port:
         for _ in range(rounds):
-            with tempfile.TemporaryDirectory() as folder:
-                port = free_port()
-                command = exporter(
-                    "run", "--engine-url", f"http://127.0.0.1:{engine_port}", "--listen", f"127.0.0.1:{port}",
-                    "--data-dir", folder, "--set", "gpu.source=simulated", "--log-level", "error",
-                )  # fmt: skip
-                with running(*command) as process:
-                    wait_for(port, b"vllm_slo_tokens_total")
-                    found.setdefault("vllm-exporter", []).append(
-                        steady(process, seconds, warm_up=WARM_UP_SECONDS)
-                    )
+            for name, source in gpus.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    port = free_port()
+                    command = exporter(
+                        "run", "--engine-url", f"http://127.0.0.1:{engine_port}", "--listen", f"127.0.0.1:{port}",
+                        "--data-dir", folder, "--set", f"gpu.source={source}", "--log-level", "error",
+                    )  # fmt: skip
+                    with running(*command) as process:
+                        wait_for(port, b"vllm_slo_tokens_total")
+                        found.setdefault(name, []).append(steady(process, seconds, warm_up=WARM_UP_SECONDS))
             for rules in (True, False):
                 if not shutil.which("prometheus"):
                     continue
@@ -171,7 +171,8 @@ def bench_steady(engines: int, rounds: int, seconds: float) -> None:
                         name = f"Prometheus, {'ten' if rules else 'no'} rules"
                         found.setdefault(name, []).append(steady(process, seconds, warm_up=WARM_UP_SECONDS))
     print(
-        f"\nbeside {engines} engine(s), scrape 1 s, GPU 500 ms (simulated), median of {rounds} x {seconds:g} s"
+        f"\nbeside {engines} engine(s), scrape 1 s, median of {rounds} x {seconds:g} s;"
+        " `a GPU` is a simulated one, read every 500 ms, of which Prometheus knows nothing"
     )
     ours = statistics.median(cpu for cpu, _ in found["vllm-exporter"])
     for name, results in found.items():

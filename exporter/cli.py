@@ -142,6 +142,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         "--data-dir": {"metavar": "DIR"},
         "--on-exit": {"metavar": "stop|keep"},
         "--rules": {"metavar": "FILES", "action": "append"},
+        "--webhook": {"metavar": "URL", "action": "append"},
         "--log-format": {"metavar": "json|console"},
         "--log-level": {"metavar": "LEVEL"},
     }
@@ -168,8 +169,9 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
         flags[name.strip()] = value
     given = {name: getattr(args, name) for name in FLAGS.values()}
     flags.update({name: value for name, value in given.items() if value is not None})
-    if (files := given["rules.files"]) is not None:
-        flags["rules.files"] = tuple(word for text in files for word in shlex.split(text))
+    for name in ("rules.files", "notify.webhooks"):
+        if given[name] is not None:
+            flags[name] = tuple(word for text in given[name] for word in shlex.split(text))
     return flags
 
 

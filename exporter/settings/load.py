@@ -26,6 +26,7 @@ from exporter.settings.sections import (
     EngineSettings,
     GpuSettings,
     LogSettings,
+    NotifySettings,
     RuleSettings,
     ScrapeSettings,
     Section,
@@ -45,6 +46,7 @@ FLAGS = {
     "--data-dir": "data_dir",
     "--on-exit": "engine.on_exit",
     "--rules": "rules.files",
+    "--webhook": "notify.webhooks",
     "--log-format": "log.format",
     "--log-level": "log.level",
 }
@@ -76,6 +78,7 @@ class Settings(BaseSettings):
     gpu: GpuSettings = GpuSettings()
     storage: StorageSettings = StorageSettings()
     rules: RuleSettings = RuleSettings()
+    notify: NotifySettings = NotifySettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
     data_dir: Annotated[Path, BeforeValidator(_not_empty)] = Field(

@@ -47,6 +47,7 @@ def _lower(value: object) -> object:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
+SecretWords = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split_words)]
 Bounds = Annotated[tuple[float, ...], NoDecode, BeforeValidator(_split_numbers)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -307,7 +308,7 @@ class StorageSettings(Section):
         30 * 86400.0, description="How long the results of recording rules are kept."
     )
     flush_interval: Annotated[float, Field(ge=0.1, le=10)] = Field(
-        8.0,
+        9.0,
         description="Time between two writes of totals and new samples to the disk: what a `kill -9` can cost of the samples, and a crash of the machine of both.",
     )
     persist: bool = Field(True, description="Write samples to disk, so that they outlive a restart.")
@@ -366,6 +367,49 @@ class RuleSettings(Section):
         for name in value:
             if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name) or name.startswith("__"):
                 raise ValueError(f"{name!r} is no label name")
+        return value
+
+
+class NotifySettings(Section):
+    """Who is told of alerts, and how; without receivers alerts are shown and nobody is told."""
+
+    file: Path | None = Field(
+        None,
+        description="Routes, receivers, inhibition and mute times in Alertmanager's own format, with further receivers of ours; by default `rules/alertmanager.yml`, which ships with the program.",
+    )
+    webhooks: SecretWords = Field(
+        (),
+        description="URLs that get every notification as Alertmanager's webhook payload, version 4, beside the receivers of the file.",
+    )
+    webhooks_file: Path | None = Field(None, description="File that holds `webhooks`.")
+    alertmanagers: SecretWords = Field(
+        (),
+        description="Base URLs of real Alertmanagers; every alert is pushed to all of them until it ends, as Prometheus does.",
+    )
+    alertmanagers_file: Path | None = Field(None, description="File that holds `alertmanagers`.")
+    give_up_after: Seconds = Field(
+        4 * 3600.0,
+        description="How long a notification is tried again before it becomes a dead letter, kept to be sent by hand.",
+    )
+    no_data_timeout: SecondsOrZero = Field(
+        86400.0,
+        description="How long an alert is held whose series went away while it fired, before it counts as resolved; 0: until the data is back.",
+    )
+    report: Literal["off", "daily", "weekly"] = Field(
+        "off",
+        description="Send a report on the service levels each day, or each Monday: what was promised, what was kept, budget left, worst hours.",
+    )
+    report_time: str = Field("09:00", description="Local time of day of the report, HH:MM.")
+    report_receiver: str | None = Field(
+        None,
+        description="Receiver of the report; by default the route decides, for `alertname=VLLMSLOReport, severity=info`.",
+    )
+
+    @field_validator("report_time")
+    @classmethod
+    def _is_a_time_of_day(cls, value: str) -> str:
+        if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+            raise ValueError(f"expected HH:MM, got {value!r}")
         return value
 
 

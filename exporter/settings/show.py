@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from exporter.engine.secrets import mask_argv
 from exporter.settings.load import FLAGS, Settings, option_names
-from exporter.settings.sections import Section
+from exporter.settings.sections import Section, is_secret
 
 MASK = "********"
 
@@ -32,7 +32,9 @@ def as_toml(settings: Settings) -> str:
             from_file = getattr(value, f"{key}_file", None)
             if option is None:
                 lines.append(f"# {key} is not set")
-            elif isinstance(option, SecretStr):
+            elif isinstance(option, SecretStr) or (
+                option and is_secret(type(value).model_fields[key].annotation)
+            ):
                 lines.append(f'# {key} = "{MASK}"' + (" (read from its file)" if from_file else ""))
             else:
                 lines.append(f"{key} = {_toml_value(option)}")
