@@ -197,7 +197,8 @@ class _Worker:
         while True:
             self._deliver(self._sampling.step(time.monotonic()))
             # Ticks keep their grid; those that were missed are not made up for.
-            due += self._interval * max(1, math.ceil((time.monotonic() - due) / self._interval))
+            late = time.monotonic() - due + self._sampling.pause(time.monotonic())
+            due += self._interval * max(1, math.ceil(late / self._interval))
             if self._running.acquire(timeout=max(0.0, due - time.monotonic())):
                 break
         self._sampling.close()

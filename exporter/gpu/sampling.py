@@ -15,6 +15,8 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS = 1.0
 """First delay before the driver is initialised again; it doubles with each try."""
 RETRY_SECONDS_MAX = 60.0
+OUTAGE_SECONDS = 5.0
+"""Longest time between two steps of an outage: it is told again before anybody takes the thread for stuck."""
 STABLE_SECONDS = 120.0
 """Time of good readings after which the delay starts small again."""
 
@@ -59,6 +61,12 @@ class Sampling:
             if not self._open(now):
                 return Snapshot(now, *self._outage)
         return self._read(now)
+
+    def pause(self, now: float) -> float:
+        """Seconds until there may be news although the driver does not answer; 0 where it does."""
+        if self._driver is not None or self._retry_at is None:
+            return 0.0
+        return min(OUTAGE_SECONDS, self._retry_at - now)
 
     def interrupt(self, message: str) -> None:
         """Let the next step end the session: something beside it broke. May be called from any thread."""

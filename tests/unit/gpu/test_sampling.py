@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pynvml
 
 from exporter.gpu.nvml import NvmlPort
+from exporter.gpu.port import GpuUnavailableError
 from exporter.gpu.reading import DriverInfo, Snapshot
 from exporter.gpu.replay import ReplayLibrary
-from exporter.gpu.sampling import RETRY_SECONDS, RETRY_SECONDS_MAX, Sampling
+from exporter.gpu.sampling import OUTAGE_SECONDS, RETRY_SECONDS, RETRY_SECONDS_MAX, Sampling
 
 Install = Callable[..., ReplayLibrary]
 
@@ -148,3 +149,27 @@ def test_a_port_that_crashes_is_an_outage_and_not_the_end() -> None:
     port.crashes = False
     assert sampling.step(2.0).reason == "internal_error"
     assert sampling.step(2.5).readings == ()
+
+
+def test_without_a_driver_there_is_nothing_to_do_before_the_next_try() -> None:
+    sampling = Sampling(Absent())
+    now, steps = 0.0, 0
+    while now < 600:
+        assert sampling.step(now).reason == "library_not_found"
+        assert 0 < sampling.pause(now) <= OUTAGE_SECONDS
+        now, steps = now + sampling.pause(now), steps + 1
+    assert 600 / OUTAGE_SECONDS <= steps < 150
+
+
+def test_a_driver_that_answers_leaves_no_pause(install: Install) -> None:
+    install("h100")
+    sampling = Sampling(NvmlPort())
+    sampling.step(0.0)
+    assert sampling.pause(0.0) == 0
+
+
+class Absent(NvmlPort):
+    """A machine without a driver."""
+
+    def open(self, now: float) -> DriverInfo:
+        raise GpuUnavailableError("library_not_found", "no such library")
