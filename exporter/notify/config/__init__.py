@@ -1,0 +1,1 @@
+"""Alertmanager's configuration file, read and checked."""
