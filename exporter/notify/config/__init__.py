@@ -1,1 +1,1 @@
-"""Alertmanager's configuration file, read and checked."""
+"""Alertmanager's configuration file: routes, receivers, inhibitions, hours; and receivers that it lacks."""

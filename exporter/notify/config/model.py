@@ -1,88 +1,101 @@
-"""The configuration of notifications, loaded: the tree of routes, endpoints, inhibitions, hours.
+"""The loaded configuration: the routing tree with everything inherited, and who is to be told by which way.
 
-Source: `dispatch/route.go` and `config/config.go` of https://github.com/prometheus/alertmanager
+Source: `config/` and `dispatch/route.go` of https://github.com/prometheus/alertmanager
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+from exporter.notify.config.receivers import Options
+from exporter.notify.intervals import TimeInterval
 from exporter.notify.matchers import fits
 from exporter.storage.model import Labels, Matcher
 
 
-class Interval(Protocol):
-    """Some hours, by name in the file."""
-
-    def contains(self, at: float) -> bool:
-        """Whether a time, in unix seconds, is within."""
-
-
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One node of the tree, with everything that it inherits; waits in seconds."""
+    """One node of the routing tree. Durations in seconds.
+
+    `group_by` None: by all labels. `goes_on`: later siblings are asked, too. `mute_times` and `active_times` name time
+    intervals, and are the only options that children do not inherit. `key` as Alertmanager's `Route.Key()`, the first
+    part of its group keys; two routes may have the same.
+    """
 
     receiver: str
-    matchers: tuple[Matcher, ...]
-    group_by: frozenset[str] | None
-    """Names of labels; None: by all labels (`...`)."""
-    group_wait: float
-    group_interval: float
-    repeat_interval: float
-    goes_on: bool
-    """`continue`: routes after this one are asked too."""
-    mute_times: tuple[str, ...]
-    active_times: tuple[str, ...]
-    routes: tuple[Route, ...]
-    key: str
-    """As Alertmanager's `Route.Key()`; group keys begin with it."""
+    matchers: tuple[Matcher, ...] = ()
+    group_by: frozenset[str] | None = frozenset()
+    group_wait: float = 30.0
+    group_interval: float = 300.0
+    repeat_interval: float = 14400.0
+    goes_on: bool = False
+    mute_times: tuple[str, ...] = ()
+    active_times: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
+    key: str = "{}"
 
     def matching(self, labels: Labels) -> list[Route]:
-        """The routes that an alert takes: depth first, from left to right; none where this one does not fit."""
+        """The routes that an alert takes: depth first, the deepest that match; empty where this one does not."""
         return self._matching(dict(labels))
 
     def _matching(self, values: Mapping[str, str]) -> list[Route]:
         if not fits(self.matchers, values):
             return []
         found: list[Route] = []
-        for route in self.routes:
-            below = route._matching(values)
+        for child in self.routes:
+            below = child._matching(values)
             found += below
-            if below and not route.goes_on:
+            if below and not child.goes_on:
                 break
         return found or [self]
+
+    def walk(self) -> Iterator[Route]:
+        """This route and all below it, each before its children."""
+        yield self
+        for child in self.routes:
+            yield from child.walk()
 
 
 @dataclass(frozen=True, slots=True)
 class Inhibition:
-    """Alerts that fit `source` hold back those that fit `target` and agree with them in the labels `equal`."""
+    """Alerts that fit `target` are mute while one that fits `source` fires and has the same values of `equal`.
+
+    A label that both lack is equal, too.
+    """
 
     source: tuple[Matcher, ...]
     target: tuple[Matcher, ...]
-    equal: tuple[str, ...]
+    equal: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One entry of a receiver's `*_configs`; `integration` as in `webhook[0]`, `options` the model of its kind."""
+    """One way to tell a receiver: the `integration` is its kind and number within the receiver, as in `webhook[0]`.
+
+    `options` is the model of its kind in `receivers.py`.
+    """
 
     receiver: str
     integration: str
     kind: str
     send_resolved: bool
-    options: Any
+    options: Options
 
 
 @dataclass(frozen=True, slots=True)
 class NotifyConfig:
-    """The whole file; `shown` is its text with every secret as `<secret>`."""
+    """A whole configuration. `resolve_timeout` in seconds: when an alert that was pushed without an end is over.
+
+    `receivers` are all names, in the order of the file, also those that tell nobody. `shown` is the file as it may be
+    shown: every secret is `<secret>`.
+    """
 
     route: Route
-    endpoints: tuple[Endpoint, ...]
-    receivers: tuple[str, ...]
-    inhibitions: tuple[Inhibition, ...]
-    intervals: Mapping[str, Interval]
-    resolve_timeout: float
-    shown: str
+    endpoints: tuple[Endpoint, ...] = ()
+    receivers: tuple[str, ...] = ()
+    inhibitions: tuple[Inhibition, ...] = ()
+    intervals: Mapping[str, TimeInterval] = field(default_factory=dict)
+    resolve_timeout: float = 300.0
+    shown: str = ""
