@@ -6,13 +6,14 @@ import http.client
 import json
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from exporter.errors import ExporterError
 
 ANSWER_BYTES = 512 << 20
 """Largest answer that is read."""
+_FORM = "application/x-www-form-urlencoded"
 
 
 class QueryFailed(ExporterError):  # noqa: N818
@@ -28,7 +29,30 @@ def ask(
         QueryFailed: nobody listens, or there is no data.
         ValueError: `url` is none.
     """
-    status, body = _post(url, f"/api/v1/{endpoint}", fields, token=token, timeout=timeout)
+    request = _Request("POST", f"/api/v1/{endpoint}", _FORM, urlencode(fields))
+    return _answer(url, request, token=token, timeout=timeout)
+
+
+def ask_of_daemon(
+    url: str, endpoint: str, body: Any = None, *, token: str | None, timeout: float
+) -> dict[str, Any]:
+    """As `ask`: what only our daemon answers; with a `body` it is POSTed in JSON, else the endpoint is read."""
+    if body is None:
+        request = _Request("GET", f"/api/v1/{endpoint}")
+    else:
+        request = _Request("POST", f"/api/v1/{endpoint}", "application/json", json.dumps(body))
+    return _answer(url, request, token=token, timeout=timeout)
+
+
+class _Request(NamedTuple):
+    method: str
+    path: str
+    content_type: str = ""
+    body: str | None = None
+
+
+def _answer(url: str, request: _Request, *, token: str | None, timeout: float) -> dict[str, Any]:
+    status, body = _exchange(url, request, token=token, timeout=timeout)
     try:
         answer = json.loads(body)
         if answer["status"] == "success":
@@ -42,14 +66,12 @@ def ask(
         ) from error
     if status == 401:
         raise QueryFailed(f"{url} wants a token: give --token-file FILE with the one in web.bearer_token")
-    if status == 404:
+    if status == 404 and request.content_type == _FORM:
         raise QueryFailed(f"{url} has no query API: {message}")
     raise QueryFailed(f"{kind}: {message}" if kind else message)
 
 
-def _post(
-    url: str, path: str, fields: Mapping[str, str], *, token: str | None, timeout: float
-) -> tuple[int, bytes]:
+def _exchange(url: str, request: _Request, *, token: str | None, timeout: float) -> tuple[int, bytes]:
     parts = urlsplit(url)
     port = parts.port
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -61,11 +83,13 @@ def _post(
         if parts.scheme == "https"
         else http.client.HTTPConnection(parts.hostname, port, timeout=timeout)
     )
-    headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+    headers = {"Accept": "application/json"}
+    if request.content_type:
+        headers["Content-Type"] = request.content_type
     if token:
         headers["Authorization"] = f"Bearer {token}"
     try:
-        connection.request("POST", parts.path.rstrip("/") + path, urlencode(fields), headers)
+        connection.request(request.method, parts.path.rstrip("/") + request.path, request.body, headers)
         response = connection.getresponse()
         return response.status, response.read(ANSWER_BYTES)
     except TimeoutError as error:

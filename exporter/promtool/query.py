@@ -13,15 +13,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from exporter.promtool import daemon
 from exporter.promtool.client import QueryFailed, ask
 from exporter.promtool.shown import result_lines
 from exporter.web.api.parameters import MAX_POINTS, read_duration, read_time
 
 Reader = Callable[[str], float]
-DEFAULT_URL = "http://127.0.0.1:9108"
-TOKEN_VARIABLE = "VLLM_EXPORTER_WEB__BEARER_TOKEN"  # noqa: S105  # a name, no secret
 ROWS = 30
 """About how many rows a range has whose step is not given."""
 WIDE_COLUMNS = 10_000
@@ -31,7 +29,6 @@ WIDE_COLUMNS = 10_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("expression", metavar="EXPR", help="what to ask, in PromQL")
-    parser.add_argument("--url", default=DEFAULT_URL, help=f"the daemon (default {DEFAULT_URL})")
     parser.add_argument(
         "--time", metavar="TIME", help="when: unix seconds or RFC 3339; the end of a range (default now)"
     )
@@ -42,19 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"time between two values of a range (default: about {ROWS} values)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as the API gives it")
-    parser.add_argument("--token", help=f"bearer token (default: ${TOKEN_VARIABLE}); visible to others in ps")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds the bearer token")
-    parser.add_argument("--timeout", default="40s", metavar="DURATION", help="longest wait (default 40s)")
+    daemon.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Ask, and print."""
     try:
         endpoint, fields = _request(args, now=time.time())
-        timeout = read_duration(args.timeout) / 1000
-        if timeout <= 0:
-            raise ValueError(f"--timeout {args.timeout}: must be longer than nothing")
-        token = _token(args)
+        timeout, token = daemon.read_timeout(args), daemon.read_token(args)
         answer = ask(args.url, endpoint, fields, token=token, timeout=timeout)
     except (ValueError, OSError) as error:
         return _failed(str(error), 2)
@@ -104,20 +96,6 @@ def _option(name: str, read: Reader, text: str) -> float:
         return read(text)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def _token(args: argparse.Namespace) -> str | None:
-    if args.token_file is not None:
-        if args.token is not None:
-            raise ValueError("--token and --token-file: give one of the two")
-        token = args.token_file.read_text(encoding="utf-8").strip()
-        if not token:
-            raise ValueError(f"--token-file {args.token_file} is empty")
-    else:
-        token = args.token or os.environ.get(TOKEN_VARIABLE, "").strip()
-    if not token.isprintable() or not token.isascii():
-        raise ValueError("the token has characters that no header takes")
-    return token or None
 
 
 def _failed(message: str, code: int) -> int:
