@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from exporter.exposition.block import Block
 from exporter.exposition.model import Family
+from exporter.notify.outbox.stats import OutboxStats
 
 _RECEIVER = ("receiver",)
 _ENDPOINT = ("receiver", "integration")
@@ -248,15 +249,13 @@ class NotifyMetrics:
         """The configuration has mistakes, and receivers stay as they were."""
         self._block.gauge(RELOAD_SUCCESS).set(0)
 
-    def outbox(
-        self, writes: int, failures: Mapping[str, int], set_aside: Mapping[str, int], file_bytes: int
-    ) -> None:
-        """How the file of notifications does; counts are since the start of the process."""
-        self._block.counter(OUTBOX_WRITES).set(writes)
+    def outbox(self, stats: OutboxStats) -> None:
+        """How the file of notifications does."""
+        self._block.counter(OUTBOX_WRITES).set(stats.writes)
         for family, counts, always in (
-            (OUTBOX_FAILURES, failures, FAILURES),
-            (OUTBOX_SET_ASIDE, set_aside, ("corrupt", "version")),
+            (OUTBOX_FAILURES, stats.failures, FAILURES),
+            (OUTBOX_SET_ASIDE, stats.set_aside, ("corrupt", "version")),
         ):
             for reason in {**dict.fromkeys(always, 0), **counts}:
                 self._block.counter(family, reason).set(counts.get(reason, 0))
-        self._block.gauge(OUTBOX_BYTES).set(file_bytes)
+        self._block.gauge(OUTBOX_BYTES).set(stats.file_bytes)
