@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from exporter import promql
 from exporter.alerting.conditions import Conditions, Result, evaluate
+from exporter.alerting.holding import Held
 from exporter.alerting.recording import relabelled
 from exporter.alerting.rulefile import Rule
 from exporter.alerting.state import Alert, Found, Move, State, Terms, step
@@ -50,6 +51,8 @@ class Alerting:
         self.stream = stream
         self.restored = restored
         self.alerts: Mapping[Labels, Alert] = {}
+        self.held: Mapping[Labels, Held] = {}
+        """Those that fired when their data went away."""
         self.terms = Terms(round(rule.for_seconds * 1000), round(rule.keep_firing_for * 1000), 0)
         self._query = query
         self._labels = _templates(rule.labels)
@@ -60,7 +63,7 @@ class Alerting:
 
     def take_over(self, old: Alerting) -> None:
         """Go on from the rule of the same name and labels, whose stream this one has."""
-        self.alerts, self.restored, self._row = old.alerts, old.restored, old._row
+        self.alerts, self.held, self.restored, self._row = old.alerts, old.held, old.restored, old._row
 
     def evaluate(self, now: int, at: int, limit: int, conditions: Conditions) -> Ran:
         """Evaluate the expression at `at`, the states at `now`, and write the series at `at`. QueryError."""

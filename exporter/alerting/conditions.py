@@ -27,6 +27,8 @@ class Conditions:
     query_timeout: float = 30.0
     query_samples: int = 20_000_000
     timer: Callable[[], float] = time.monotonic
+    no_data_timeout_ms: int | None = None
+    """How long an alert is held whose data went away; 0: until the data is back, None: not at all, as in Prometheus."""
 
     def budget(self) -> Budget:
         """What one evaluation of one rule may cost."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,10 +16,11 @@ from exporter.alerting.assembly import Assembly, assemble, unchanged
 from exporter.alerting.conditions import Conditions
 from exporter.alerting.due import STEP_MS, Timetable, Verdict
 from exporter.alerting.files import read_groups
-from exporter.alerting.group import Evaluated, LiveGroup, Turn
+from exporter.alerting.group import Evaluated, LiveGroup, LiveRule, Turn
 from exporter.alerting.meters import Meters
 from exporter.alerting.needs import needed
 from exporter.alerting.readers import Footprint, concerned, footprint
+from exporter.alerting.remembered import Remembered, remember
 from exporter.alerting.rulefile import Group
 from exporter.alerting.status import GroupStatus
 from exporter.alerting.transition import Transition
@@ -81,6 +82,9 @@ class Evaluator:
     Normally one thread evaluates what is due, in order, and a tick that comes meanwhile is kept, once, until it is done.
     A group that keeps its thread busy is left to it after a while, and is not due again before it is done; others go on
     in other threads. `wake` is called when such a group is done, and asks for a `tick`. `patience` in seconds.
+
+    An alert whose data goes away while it fires is not over: it is held until the data is back and says otherwise, or for
+    `no_data_timeout` seconds, where that is not 0.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Evaluator:
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
         patience: float = PATIENCE_SECONDS,
+        no_data_timeout: float = 0.0,
     ) -> None:
         self._settings = settings
         self._conditions = Conditions(
@@ -104,6 +109,7 @@ class Evaluator:
             query_timeout=settings.query_timeout,
             query_samples=settings.query_samples,
             timer=timer,
+            no_data_timeout_ms=round(no_data_timeout * 1000),
         )
         self._head = head
         self._clock = clock
@@ -115,7 +121,7 @@ class Evaluator:
         self._waiting: _Tick | None = None
         self._working = asyncio.Lock()
         self._reloading = asyncio.Lock()
-        self._subscribers: list[Callable[[Transition], None]] = []
+        self._subscribers: list[Callable[[Sequence[Transition]], None]] = []
         self._wake = wake
         self._patience = patience
         self._now = 0
@@ -184,9 +190,16 @@ class Evaluator:
         tolerance = round(self._settings.for_outage_tolerance * 1000)
         return needed(self._groups, base_ms=base_ms, recorded_ms=recorded_ms, tolerance_ms=tolerance)
 
-    def subscribe(self, callback: Callable[[Transition], None]) -> None:
-        """Call this for each alert that changes its state, on the event loop, after the evaluation."""
+    def subscribe(self, callback: Callable[[Sequence[Transition]], None]) -> None:
+        """Call this with all alerts that changed their state, on the event loop, after the evaluation."""
         self._subscribers.append(callback)
+
+    def hold(self, alerts: Iterable[Remembered]) -> list[Remembered]:
+        """Alerts that fired when the daemon went down: they are held until their rules say more.
+
+        Gives those that no rule can have made: these are over. Call it after `load`, before the first tick.
+        """
+        return remember(self._groups, alerts, round(self._clock() * 1000))
 
     def close(self) -> None:
         """End the rule threads. A group that is at work ends after its rule; one that does not is left behind at last."""
@@ -417,6 +430,12 @@ class Evaluator:
 
     def _adopt(self, assembly: Assembly) -> None:
         self._groups = assembly.groups
+        recorders: dict[str, list[LiveRule]] = {}
+        for group in assembly.groups:
+            group.recorders = recorders
+            for rule in group.rules:
+                if rule.rule.kind == "recording":
+                    recorders.setdefault(rule.rule.name, []).append(rule)
         self._footprints = [footprint(group) for group in assembly.groups]
         self._timetable.adopt({group.key: group.interval_ms for group in assembly.groups})
         self._meters.groups(assembly.groups)
@@ -433,19 +452,23 @@ class Evaluator:
         }
 
     def _tell(self, transitions: Sequence[Transition]) -> None:
-        loud = [one for one in transitions if "firing" in (one.before, one.after)]
+        if not transitions:
+            return
+        loud = [one for one in transitions if {"firing", "held"} & {one.before, one.after}]
         for one in loud[:LOGGED]:
             log.info(
-                "alert_fires" if one.after == "firing" else "alert_ended",
+                _EVENTS.get(one.after, "alert_ended"),
                 alert=one.rule,
                 labels=dict(one.alert.labels),
                 value=one.alert.value,
             )
         if len(loud) > LOGGED:
             log.info("more_alerts_changed", count=len(loud) - LOGGED)
-        for transition in transitions:
-            for callback in self._subscribers:
-                callback(transition)
+        for callback in self._subscribers:
+            callback(transitions)
+
+
+_EVENTS = {"firing": "alert_fires", "held": "alert_without_data"}
 
 
 def _log_turn(group: LiveGroup, turn: Turn) -> None:

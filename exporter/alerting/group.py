@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from exporter.alerting.alerts import Alerting
+from exporter.alerting.alerts import ALERT_NAME, Alerting
 from exporter.alerting.conditions import Conditions
 from exporter.alerting.due import STEP_MS
+from exporter.alerting.evidence import Need, about, needs
+from exporter.alerting.ground import Ground, Recorder
+from exporter.alerting.holding import Change, hold, moved, release
 from exporter.alerting.recording import Recording
 from exporter.alerting.restore import restore
 from exporter.alerting.rulefile import Group, Rule
@@ -57,18 +60,36 @@ class Evaluated(NamedTuple):
 class LiveRule:
     """A rule with its last report; `report` is replaced whole, and may be read anywhere."""
 
-    __slots__ = ("_shown", "query", "report", "rule", "work")
+    __slots__ = ("_need", "_shown", "query", "report", "rule", "work")
 
     def __init__(self, rule: Rule, query: Query, stream: Stream, *, restored: bool) -> None:
         self.rule = rule
         self.query = query
         self.report = Report()
+        self._need: Need | None = None
         self._shown: tuple[Mapping[Labels, Alert], tuple[AlertStatus, ...]] = ({}, ())
         self.work: Recording | Alerting = (
             Recording(rule, query, stream)
             if rule.kind == "recording"
             else Alerting(rule, query, stream, restored=restored)
         )
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What the rule sets."""
+        return self.rule.labels
+
+    @property
+    def need(self) -> Need:
+        """What must be there for the expression to be judged."""
+        if self._need is None:
+            self._need = needs(self.query.plan)
+        return self._need
+
+    @property
+    def works(self) -> bool:
+        """Whether the last evaluation succeeded; not before the first."""
+        return self.report.health == "ok"
 
     def status(self) -> RuleStatus:
         """The rule as others see it."""
@@ -123,6 +144,8 @@ class LiveGroup:
         self.last_ms: int | None = None
         self.seconds = 0.0
         """How long the last evaluation took."""
+        self.recorders: Mapping[str, Sequence[Recorder]] = {}
+        """Set from outside: the recording rules of all groups, by what they record."""
         self.halted = False
         """Set from outside: an evaluation that is at work ends after the rule that it is at."""
         self._first_ms: int | None = None
@@ -138,12 +161,12 @@ class LiveGroup:
             if self.halted:
                 break
             before = rule.report
-            count, moves, crash = self._evaluate_rule(rule, now, conditions)
+            count, changes, crash = self._evaluate_rule(rule, now, conditions)
             after = rule.report
             samples += count
             failures += after.health == "err"
-            if moves:
-                transitions += self._transitions(rule, moves, now)
+            if changes:
+                transitions += self._transitions(rule, changes, now)
             if after.error != before.error:
                 turns.append(Turn(rule.rule.name, after.error, crash))
         self.seconds = conditions.timer() - began
@@ -174,8 +197,8 @@ class LiveGroup:
         """The alerts of a rule that is gone end."""
         if not isinstance(rule.work, Alerting):
             return []
-        moves = forget(rule.work.alerts, now)
-        return self._transitions(rule, moves, now)
+        changes = [Change(*move) for move in forget(rule.work.alerts, now)]
+        return self._transitions(rule, [*changes, *release(rule.work.held, now)], now)
 
     def status(self) -> GroupStatus:
         """The group as others see it."""
@@ -201,6 +224,7 @@ class LiveGroup:
         for rule in self.rules:
             if isinstance(rule.work, Alerting):
                 rule.work.alerts = shift(rule.work.alerts, -by)
+                rule.work.held = moved(rule.work.held, -by)
             stream = rule.work.stream
             with stream.lock:
                 truncate(stream, now - self.offset_ms - 1)
@@ -209,10 +233,11 @@ class LiveGroup:
 
     def _evaluate_rule(
         self, rule: LiveRule, now: int, conditions: Conditions
-    ) -> tuple[int, Sequence[Move], Exception | None]:
+    ) -> tuple[int, Sequence[Change], Exception | None]:
         began = conditions.timer()
         samples = 0
         moves: Sequence[Move] = ()
+        changes: Sequence[Change] = ()
         error: str | None = None
         crash: Exception | None = None
         try:
@@ -225,22 +250,53 @@ class LiveGroup:
             error = str(problem)
         except Exception as problem:  # noqa: BLE001 - whatever a rule runs into is that rule's failure
             error, crash = f"internal error: {problem!r}", problem
+        if isinstance(rule.work, Alerting) and (moves or rule.work.held):
+            try:
+                changes = self._held_back(rule, rule.work, moves, now, conditions, failed=error is not None)
+            except Exception as problem:  # noqa: BLE001 - as above; and then nobody knows what is over
+                error, crash = f"internal error: {problem!r}", problem
+                changes = self._held_back(rule, rule.work, moves, now, conditions, failed=True)
         rule.report = Report("err" if error else "ok", error or "", conditions.timer() - began, now / 1000)
-        return samples, moves, crash
+        return samples, changes, crash
 
-    def _transitions(self, rule: LiveRule, moves: Iterable[Move], now: int) -> list[Transition]:
+    def _held_back(
+        self,
+        rule: LiveRule,
+        work: Alerting,
+        moves: Sequence[Move],
+        now: int,
+        conditions: Conditions,
+        *,
+        failed: bool,
+    ) -> Sequence[Change]:
+        """What others are told: an alert that is not found is over only where its data is there."""
+        timeout = conditions.no_data_timeout_ms
+        if timeout is None:
+            return [Change(*move) for move in moves]
+        ground = Ground(conditions.head, now - self.offset_ms, conditions.lookback_ms, self.recorders)
+        need = about(rule.need, (ALERT_NAME, *rule.rule.labels))
+
+        def known(labels: Labels) -> bool:
+            return not failed and ground.bears(need, labels)
+
+        holding = hold(work.held, work.alerts, moves, now, timeout=timeout, known=known)
+        work.held, work.alerts = holding.held, holding.alerts
+        return holding.changes
+
+    def _transitions(self, rule: LiveRule, changes: Iterable[Change], now: int) -> list[Transition]:
         return [
             Transition(
                 self.group.file,
                 self.group.name,
                 rule.rule.name,
                 rule.rule.expr,
-                move.alert,
-                move.before,
-                move.after,
+                change.alert,
+                change.before,
+                change.after,
                 now / 1000,
+                None if change.no_data_since is None else change.no_data_since / 1000,
             )
-            for move in moves
+            for change in changes
         ]
 
 
@@ -253,4 +309,5 @@ def _alert_status(alert: Alert) -> AlertStatus:
         active_at=alert.active_at / 1000,
         value=alert.value,
         keep_firing_since=None if alert.keep_firing_since is None else alert.keep_firing_since / 1000,
+        fired_at=None if alert.fired_at is None else alert.fired_at / 1000,
     )

@@ -19,6 +19,8 @@ class AlertStatus:
     active_at: float
     value: float
     keep_firing_since: float | None = None
+    fired_at: float | None = None
+    """When it began to fire; the first time, where it was held for want of data meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,11 @@ class Query:
         self.reads = reads
         self._root = root
 
+    @property
+    def plan(self) -> Node:
+        """The tree of what is evaluated, for those who ask what an expression hangs on."""
+        return self._root
+
     def instant(
         self, storage: Storage, at: int, budget: Budget, *, lookback: int = LOOKBACK_MS
     ) -> Value | Matrix:

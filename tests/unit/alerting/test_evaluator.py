@@ -57,7 +57,7 @@ class Daemon:
             clock=lambda: self.now,
             patience=patience,
         )
-        self.evaluator.subscribe(self.told.append)
+        self.evaluator.subscribe(self.told.extend)
 
     def write(self, text: str, name: str = "a.yml") -> None:
         (self.folder / name).write_text(text)

@@ -1,0 +1,184 @@
+"""Whether the data that an alert stands on is there at one time: needs looked up in the store.
+
+Ten thousand alerts may lose their data at once, so what a selector has is found once, and each alert costs a look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from exporter.alerting.evidence import Every, Need, Sample, Seen, Some, Then
+from exporter.promql.model import Steps
+from exporter.storage.matching import condition_of
+from exporter.storage.model import NAME, Labels, Matcher, Storage
+
+if TYPE_CHECKING:
+    from exporter.storage.model import Bool
+
+INDICATOR = "vllm_"
+"""The service level indicators go on over restarts of the engine, and stand still while it is away: as long as the daemon
+does not see the engine at work, what they say is old, and no evidence."""
+NOT_INDICATOR = "vllm_exporter_"
+SIGHT = ("vllm_exporter_engine_up", "vllm_exporter_scrape_success")
+"""1 while the engine serves, and while its page comes."""
+
+
+class Recorder(Protocol):
+    """A recording rule, as what it records stands for what it reads."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What it sets."""
+
+    @property
+    def need(self) -> Need:
+        """What its expression needs."""
+
+    @property
+    def works(self) -> bool:
+        """Whether its last evaluation succeeded; not before the first."""
+
+
+class Ground:
+    """The store at one time, in ms; for one thread, and no longer than one evaluation.
+
+    `recorders`: by the name of the metric that they record.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        at: int,
+        lookback: int,
+        recorders: Mapping[str, Sequence[Recorder]] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._at = at
+        self._lookback = lookback
+        self._recorders = recorders or {}
+        self._known: dict[tuple[Sample, tuple[Matcher, ...], int], bool] = {}
+        self._there: dict[tuple[Sample, int], list[Labels]] = {}
+        self._tables: dict[tuple[Sample, int, tuple[Matcher, ...]], _Table] = {}
+        self._sights: list[tuple[Labels, bool]] | None = None
+        self._under: set[Sample] = set()
+        """The recorded selectors that are being looked up: a rule may read what it records."""
+
+    def bears(self, need: Need, labels: Labels) -> bool:
+        """Whether everything is there that is needed to judge an alert with these labels."""
+        asked = tuple(Matcher(name, "=", value) for name, value in labels)
+        return self._bears(need, asked, self._at)
+
+    def _bears(self, need: Need, asked: tuple[Matcher, ...], at: int) -> bool:
+        match need:
+            case Every(parts=parts):
+                return all(self._bears(part, asked, at) for part in parts)
+            case Some(parts=parts):
+                return any(self._bears(part, asked, at) for part in parts)
+            case Seen(part=part, names=names, kept=kept):
+                return self._bears(part, tuple([one for one in asked if (one.name in names) == kept]), at)
+            case Then(part=part):
+                return self._bears(part, asked, _time(need, at))
+        key = need, asked, at
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._sample(need, asked, at)
+        return known
+
+    def _sample(self, need: Sample, asked: tuple[Matcher, ...], at: int) -> bool:
+        name = need.name
+        when = _time(need, at)
+        if name in self._recorders and need not in self._under:
+            matchers = tuple([one for one in need.matchers if one.name != NAME])
+            wanted = tuple(dict.fromkeys((*asked, *matchers)))
+            fitting = [one for one in self._recorders[name] if _fits(one.labels, wanted)]
+            if fitting:
+                self._under.add(need)
+                found = any(
+                    one.works
+                    and self._bears(
+                        one.need, tuple([ask for ask in wanted if ask.name not in one.labels]), when
+                    )
+                    for one in fitting
+                )
+                self._under.remove(need)
+                return found
+        if name.startswith(INDICATOR) and not name.startswith(NOT_INDICATOR) and not self._in_sight(asked):
+            return False
+        return self._table(need, asked, when).has(asked)
+
+    def _table(self, need: Sample, asked: tuple[Matcher, ...], when: int) -> _Table:
+        """What the selector has, by the labels that are asked for."""
+        others = tuple([one for one in asked if one.op != "="])
+        names = dict.fromkeys([one.name for one in asked if one.op == "="])
+        key = need, when, (*others, *[Matcher(name, "=", "") for name in names])
+        table = self._tables.get(key)
+        if table is None:
+            table = self._tables[key] = _Table(self._series(need, when), frozenset(names), others)
+        return table
+
+    def _series(self, need: Sample, when: int) -> list[Labels]:
+        """The selector's series that are there."""
+        key = need, when
+        found = self._there.get(key)
+        if found is None:
+            selection = self._storage.select(need.matchers)
+            reach = self._lookback if need.reach is None else min(need.reach, self._lookback)
+            end = np.array([when], np.int64)
+            here: Bool = selection.latest(end, reach).present[:, 0]
+            if need.count > 1 and here.any():
+                span = self._lookback if need.reach is None else need.reach
+                here = here & (selection.edges(end - span, end).counts[:, 0] >= need.count)
+            labels = selection.labels
+            found = self._there[key] = [labels[row] for row in here.nonzero()[0].tolist()]
+        return found
+
+    def _in_sight(self, asked: tuple[Matcher, ...]) -> bool:
+        """Whether the engine is seen at work; a store that knows of no daemon has no reason to doubt."""
+        if self._sights is None:
+            end = np.array([self._at], np.int64)
+            self._sights = []
+            for name in SIGHT:
+                selection = self._storage.select((Matcher(NAME, "=", name),))
+                latest = selection.latest(end, self._lookback)
+                rows = latest.present[:, 0].nonzero()[0].tolist()
+                self._sights += [(selection.labels[row], bool(latest.values[row, 0] == 1)) for row in rows]
+        return all(seen for labels, seen in self._sights if _fits(dict(labels), asked))
+
+
+class _Table:
+    """Series by the values that they have of some labels; a label that a series lacks is not asked of it."""
+
+    def __init__(self, series: Sequence[Labels], names: frozenset[str], others: Sequence[Matcher]) -> None:
+        self._shapes: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+        for labels in series:
+            if others and not _fits(dict(labels), others):
+                continue
+            own = [pair for pair in labels if pair[0] in names]
+            shape = tuple([name for name, _ in own])
+            self._shapes.setdefault(shape, set()).add(tuple([value for _, value in own]))
+
+    def has(self, asked: Sequence[Matcher]) -> bool:
+        """Whether a series agrees with all that is asked of labels that it has."""
+        if not self._shapes:
+            return False
+        wanted: dict[str, str] = {}
+        for one in asked:
+            if one.op == "=" and wanted.setdefault(one.name, one.value) != one.value:
+                return False
+        return any(
+            tuple([wanted[name] for name in shape]) in values for shape, values in self._shapes.items()
+        )
+
+
+def _fits(labels: Mapping[str, str], asked: Sequence[Matcher]) -> bool:
+    """Whether nothing is asked of these labels that they are not."""
+    return all(
+        condition_of(one).matches(value) for one in asked if (value := labels.get(one.name)) is not None
+    )
+
+
+def _time(need: Sample | Then, at: int) -> int:
+    return int(need.when.times(Steps(np.array([at], np.int64), at, at, 0))[0])

@@ -1,0 +1,107 @@
+"""Alerts whose data went away while they fired: nobody knows whether they are over, so they are held until somebody does.
+
+The states of a rule's alerts are Prometheus' own and know nothing of this; what others are told is. Pure. Times: int ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from exporter.alerting.state import Alert, Move, State, shift
+from exporter.storage.model import Labels
+
+Standing = State | Literal["held"]
+"""What others are told of an alert: its state, or that it fired and nobody knows what it does now."""
+
+
+class Held(NamedTuple):
+    """An alert as it last fired; `since` when its data is away.
+
+    `told` false: somebody remembered that it fires, and nobody has yet been told that it has no data.
+    """
+
+    alert: Alert
+    since: int
+    told: bool = True
+
+
+class Change(NamedTuple):
+    """What others are told; `no_data_since` where it has no data now, or was given up for want of it."""
+
+    alert: Alert
+    before: Standing
+    after: Standing
+    no_data_since: int | None = None
+
+
+class Holding(NamedTuple):
+    """What an evaluation came to: the alerts that are held, the states with what goes on in them, and what is told."""
+
+    held: Mapping[Labels, Held]
+    alerts: Mapping[Labels, Alert]
+    changes: Sequence[Change]
+
+
+def hold(
+    held: Mapping[Labels, Held],
+    alerts: Mapping[Labels, Alert],
+    moves: Sequence[Move],
+    now: int,
+    *,
+    timeout: int,
+    known: Callable[[Labels], bool],
+) -> Holding:
+    """Judge every alert that stopped firing at this evaluation or is held since an earlier one.
+
+    `known`: whether the data is there, so that an alert that is not found is over. Fires again: it goes on, and has fired
+    since the first time; while it is pending it is held. `timeout`: how long an alert is held at most; 0 is for ever.
+    """
+    held, alerts = dict(held), dict(alerts)
+    changes: list[Change] = []
+    fresh: dict[Labels, Held] = {}
+    for move in moves:
+        labels = move.alert.labels
+        if labels in held:
+            continue
+        if move.before == "firing" and move.after == "inactive" and not known(labels):
+            fresh[labels] = Held(move.alert, now)
+            changes.append(Change(move.alert, "firing", "held", now))
+        else:
+            changes.append(Change(move.alert, move.before, move.after))
+    for labels, one in list(held.items()):
+        alert = alerts.get(labels)
+        state = "inactive" if alert is None else alert.state
+        if alert is not None and state == "firing":
+            alert = alerts[labels] = replace(alert, fired_at=one.alert.fired_at)
+            changes.append(Change(alert, "held", "firing"))
+            del held[labels]
+        elif state == "pending":
+            continue
+        elif known(labels):
+            changes.append(Change(over(one.alert, now), "held", "inactive"))
+            del held[labels]
+        elif timeout and now - one.since >= timeout:
+            changes.append(Change(over(one.alert, now), "held", "inactive", one.since))
+            del held[labels]
+        elif not one.told:
+            changes.append(Change(one.alert, "firing", "held", one.since))
+            held[labels] = one._replace(told=True)
+    return Holding({**held, **fresh}, alerts, changes)
+
+
+def release(held: Mapping[Labels, Held], now: int) -> list[Change]:
+    """The ends of all held alerts: their rule is gone."""
+    return [Change(over(one.alert, now), "held", "inactive") for one in held.values()]
+
+
+def moved(held: Mapping[Labels, Held], by: int) -> Mapping[Labels, Held]:
+    """The held alerts with their times moved, for a clock that was set back."""
+    alerts = shift({labels: one.alert for labels, one in held.items()}, by)
+    return {labels: one._replace(alert=alerts[labels], since=one.since + by) for labels, one in held.items()}
+
+
+def over(alert: Alert, now: int) -> Alert:
+    """The alert, at its end."""
+    return replace(alert, state="inactive", resolved_at=now, keep_firing_since=None)

@@ -1,0 +1,63 @@
+"""Alerts of the daemon before: people were told that they fire, so they are held until their rules say more.
+
+What a rule goes on from after a restart, by its own series, is another matter; see `restore`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from exporter.alerting.alerts import ALERT_NAME, Alerting
+from exporter.alerting.group import LiveGroup
+from exporter.alerting.holding import Held
+from exporter.alerting.rulefile import Rule
+from exporter.alerting.state import Alert
+from exporter.storage.model import Labels
+
+
+class Remembered(NamedTuple):
+    """An alert that fired when the daemon went down, with the labels that its rule gave it. Times: unix seconds."""
+
+    labels: Labels
+    annotations: Labels
+    starts_at: float
+    no_data_since: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its rule."""
+        return next((value for name, value in self.labels if name == ALERT_NAME), "")
+
+
+def remember(groups: Sequence[LiveGroup], alerts: Iterable[Remembered], now: int) -> list[Remembered]:
+    """Let each alert be held by the first rule that can have made it; gives those that none can. `now` in ms."""
+    rules: dict[str, list[Alerting]] = {}
+    for group in groups:
+        for rule in group.rules:
+            if isinstance(rule.work, Alerting):
+                rules.setdefault(rule.rule.name, []).append(rule.work)
+    orphans: list[Remembered] = []
+    found: dict[Alerting, dict[Labels, Held]] = {}
+    for one in alerts:
+        own = dict(one.labels)
+        maker = next((work for work in rules.get(one.name, ()) if _can_make(work.rule, own)), None)
+        if maker is None:
+            orphans.append(one)
+        else:
+            found.setdefault(maker, {})[one.labels] = _held(one, now)
+    for work, held in found.items():
+        work.held = {**work.held, **held}
+    return orphans
+
+
+def _can_make(rule: Rule, labels: dict[str, str]) -> bool:
+    return all(labels.get(name, "") == value for name, value in rule.labels.items() if "{{" not in value)
+
+
+def _held(one: Remembered, now: int) -> Held:
+    fired = round(one.starts_at * 1000)
+    alert = Alert(one.labels, one.annotations, math.nan, "firing", fired, fired)
+    since = now if one.no_data_since is None else min(now, round(one.no_data_since * 1000))
+    return Held(alert, since, told=one.no_data_since is not None)
