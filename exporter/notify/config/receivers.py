@@ -23,9 +23,9 @@ from exporter.notify.config.values import (
     Url,
 )
 
-_OWN_TEXT = "the program writes its own text; leave it out"
-_NO_PROXY = "proxies are not carried out here; leave it out"
-_NO_HTTP = "HTTP options are not carried out for this kind; leave them out"
+_OWN_TEXT = "the program writes its own text"
+_NO_PROXY = "there is no way through a proxy"
+_NO_HTTP = "this kind has no HTTP options"
 
 
 class Part(BaseModel):
@@ -68,7 +68,7 @@ class TlsConfig(Part):
 
     refused = dict.fromkeys(("ca", "cert", "key"), "put it in a file, and name that") | dict.fromkeys(
         ("ca_ref", "cert_ref", "key_ref", "min_version", "max_version"),
-        "it is not carried out here; leave it out",
+        "leave it out",
     )
 
     ca_file: ReadableFile | None = None
@@ -100,7 +100,7 @@ class HttpConfig(Part):
     """
 
     refused = {
-        "oauth2": "OAuth 2 is not carried out here; use authorization or basic_auth",
+        "oauth2": "use authorization or basic_auth",
         **dict.fromkeys(
             ("proxy_url", "no_proxy", "proxy_from_environment", "proxy_connect_header"), _NO_PROXY
         ),
@@ -142,7 +142,7 @@ class WebhookOptions(Options):
     `body` is a Jinja template that makes the whole body.
     """
 
-    refused = {"payload": "Go templates are not carried out here; body takes a Jinja template"}
+    refused = {"payload": "body takes a Jinja template"}
     from_files = frozenset({"body"})
 
     url: SecretUrl
@@ -158,9 +158,9 @@ class SlackOptions(Options):
 
     refused = {
         "http_config": _NO_HTTP,
-        "update_message": "messages are not changed afterwards; leave it out",
+        "update_message": "messages are not changed afterwards",
         **dict.fromkeys(
-            ("app_token", "app_token_file", "app_url"), "app tokens are not carried out here; api_url takes an incoming webhook"
+            ("app_token", "app_token_file", "app_url"), "api_url takes an incoming webhook"
         ),
         **dict.fromkeys(
             (
@@ -245,9 +245,9 @@ class EmailOptions(Options):
     refused = {
         **dict.fromkeys(("html", "text"), _OWN_TEXT),
         **dict.fromkeys(
-            ("auth_secret", "auth_secret_file", "auth_identity"), "it is not carried out here; use auth_username and auth_password"
+            ("auth_secret", "auth_secret_file", "auth_identity"), "use auth_username and auth_password"
         ),
-        "threading": "it is not carried out here; leave it out",
+        "threading": "leave it out",
     }  # fmt: skip
 
     send_resolved: bool = False
@@ -328,11 +328,11 @@ class GlobalOptions(Part):
     refused = {
         **dict.fromkeys(
             ("smtp_auth_secret", "smtp_auth_secret_file", "smtp_auth_identity"),
-            "it is not carried out here; use smtp_auth_username and smtp_auth_password",
+            "use smtp_auth_username and smtp_auth_password",
         ),
         **dict.fromkeys(
             ("slack_app_token", "slack_app_token_file", "slack_app_url"),
-            "app tokens are not carried out here; slack_api_url takes an incoming webhook",
+            "slack_api_url takes an incoming webhook",
         ),
         **dict.fromkeys(
             (
@@ -342,7 +342,7 @@ class GlobalOptions(Part):
                 "victorops_api_key_file", "victorops_api_url", "webex_api_url", "wechat_api_corp_id", "wechat_api_secret",
                 "wechat_api_secret_file", "wechat_api_url",
             ),
-            "there is no such receiver here; leave it out",
+            "there is no such receiver here",
         ),
     }  # fmt: skip
 
