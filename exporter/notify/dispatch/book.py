@@ -1,0 +1,69 @@
+"""The notification log: what every endpoint was last told of every group.
+
+Source: `nflog/nflog.go` of https://github.com/prometheus/alertmanager. Unlike there an entry is made when a notification
+is put down, and an alert that ends unseen, while something mutes it, is struck from the entries: should it fire again,
+that is news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+
+from exporter.notify.dispatch.dedup import Told
+from exporter.notify.outbox.model import Change, LogEntry
+
+Key = tuple[str, str, str]
+
+KEPT_SECONDS = 120 * 3600.0
+"""Age at which the entry of a group that is not there any more is forgotten: Alertmanager's `--data.retention`."""
+
+
+class Book:
+    """The entries in memory; each change is written down by `write`."""
+
+    def __init__(self, write: Callable[[Change], None]) -> None:
+        self._write = write
+        self._told: dict[Key, Told] = {}
+
+    def restore(self, entries: Iterable[LogEntry], now: float, timer: float) -> None:
+        """The log of the daemon before; what it says of a time to come was now."""
+        for entry in entries:
+            self._told[entry[:3]] = Told(entry, timer - max(0.0, now - entry.at))
+
+    def told(self, key: Key) -> Told | None:
+        """What an endpoint was last told of a group."""
+        return self._told.get(key)
+
+    def tell(self, entry: LogEntry, timer: float) -> None:
+        """A notification is put down, or the log is to know what nobody is told."""
+        self._told[entry[:3]] = Told(entry, timer)
+        self._write(Change(log=(entry,)))
+
+    def strike(self, key: Key, fingerprints: frozenset[int]) -> None:
+        """These alerts have ended, and the endpoint is not told so."""
+        told = self._told.get(key)
+        if told is not None and not fingerprints.isdisjoint(told.entry.firing):
+            entry = told.entry._replace(firing=told.entry.firing - fingerprints)
+            self._told[key] = Told(entry, told.since)
+            self._write(Change(log=(entry,)))
+
+    def close(self, keys: Iterable[Key]) -> None:
+        """A group is gone: an entry in which nothing fires says no more than none."""
+        gone = tuple(key for key in keys if (told := self._told.get(key)) and not told.entry.firing)
+        self._forget(gone)
+
+    def collect(self, open_groups: Container[str], timer: float) -> None:
+        """Forget old entries of groups that are gone."""
+        self._forget(
+            tuple(
+                key
+                for key, told in self._told.items()
+                if key[0] not in open_groups and told.since + KEPT_SECONDS <= timer
+            )
+        )
+
+    def _forget(self, keys: tuple[Key, ...]) -> None:
+        if keys:
+            for key in keys:
+                del self._told[key]
+            self._write(Change(gone_log=keys))

@@ -1,0 +1,46 @@
+"""What the dispatcher knows of each alert and each group. It alone writes here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from exporter.notify.config.model import Route
+from exporter.notify.model import Alert
+from exporter.notify.silences import UNSEEN, Remembered
+from exporter.storage.model import Labels
+
+
+class Place(NamedTuple):
+    """Where a group stands: the route by its number in the tree, and the labels of the group."""
+
+    route: int
+    labels: Labels
+
+
+@dataclass(slots=True, eq=False)
+class Known:
+    """One alert; `fires` is decided when news of it come in or its time is up, not by looking at the clock.
+
+    `deadline`: of a pushed alert, when it ends by the timer. `held`: by how many groups.
+    """
+
+    alert: Alert
+    values: dict[str, str]
+    fires: bool
+    places: tuple[Place, ...] = ()
+    deadline: float | None = None
+    held: int = 0
+    seen: Remembered = UNSEEN
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Alerts that are told of together; `due` by the timer, when they are looked at next."""
+
+    place: Place
+    route: Route
+    key: str
+    due: float
+    alerts: dict[int, Known] = field(default_factory=dict)
+    alive: bool = True

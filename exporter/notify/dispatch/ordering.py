@@ -1,0 +1,44 @@
+"""In which order alerts stand in a group, and groups in a list.
+
+Source: `AlertSlice.Less` in `alert/alert.go` of https://github.com/prometheus/alertmanager, and `LabelSet.Before` in
+`model/labelset.go` of https://github.com/prometheus/common
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from exporter.notify.model import Alert
+from exporter.storage.model import Labels
+
+_FIRST = ("job", "instance")
+"""Whoever has these labels stands before those who lack them."""
+
+Key = tuple[int, tuple[tuple[int, str], ...]]
+
+
+def in_order(alerts: Iterable[Alert]) -> list[Alert]:
+    """By `job`, `instance`, and then as label sets."""
+    alerts = list(alerts)
+    before = before_key(alert.labels for alert in alerts)
+
+    def key(alert: Alert) -> tuple[object, ...]:
+        values = dict(alert.labels)
+        firsts = tuple((name not in values, values.get(name, "")) for name in _FIRST)
+        return (*firsts, *before(alert.labels))
+
+    return sorted(alerts, key=key)
+
+
+def before_key(sets: Iterable[Labels]) -> Callable[[Labels], Key]:
+    """What to sort these label sets by: fewer labels first; of equally many, the first pair that differs decides.
+
+    Where the names differ, the set that has the smaller name there comes last: the other one lacks it.
+    """
+    names = sorted({name for labels in sets for name, _ in labels}, reverse=True)
+    place = {name: at for at, name in enumerate(names)}
+
+    def key(labels: Labels) -> Key:
+        return len(labels), tuple((place[name], value) for name, value in labels)
+
+    return key

@@ -1,0 +1,45 @@
+"""The tree of routes as the dispatcher asks it: by number, and only once for each label set."""
+
+from __future__ import annotations
+
+from exporter.notify.config.model import Endpoint, NotifyConfig, Route
+from exporter.notify.dispatch.keys import group_labels
+from exporter.notify.dispatch.known import Place
+from exporter.storage.model import Labels
+
+FORWARDED = "alertmanager"
+"""The kind of endpoint that gets alerts, not notifications: an Alertmanager groups and mutes by itself."""
+
+
+class Routing:
+    """Routes, and the endpoints of their receivers."""
+
+    def __init__(self, config: NotifyConfig) -> None:
+        self._config = config
+        self._routes = tuple(config.route.walk())
+        self._number = {id(route): number for number, route in enumerate(self._routes)}
+        self._endpoints: dict[str, tuple[Endpoint, ...]] = {}
+        self._forwarded: set[str] = set()
+        for endpoint in config.endpoints:
+            if endpoint.kind == FORWARDED:
+                self._forwarded.add(endpoint.receiver)
+            else:
+                others = self._endpoints.get(endpoint.receiver, ())
+                self._endpoints[endpoint.receiver] = (*others, endpoint)
+
+    def places(self, labels: Labels) -> tuple[Place, ...]:
+        """The groups that an alert belongs to."""
+        routes = self._config.route.matching(labels)
+        return tuple(Place(self._number[id(route)], group_labels(labels, route.group_by)) for route in routes)
+
+    def route(self, place: Place) -> Route:
+        """The route under which a group stands."""
+        return self._routes[place.route]
+
+    def endpoints(self, receiver: str) -> tuple[Endpoint, ...]:
+        """Those that get notifications."""
+        return self._endpoints.get(receiver, ())
+
+    def forwards(self, receiver: str) -> bool:
+        """Whether it has endpoints that get alerts."""
+        return receiver in self._forwarded
