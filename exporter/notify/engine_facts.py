@@ -1,0 +1,86 @@
+"""What the daemon knows of its engine, for messages: why it ended, and what it said last.
+
+An alert about the engine says that something is wrong; these say what. Texts are masked and short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from exporter.engine.output.logfile import read_tail
+from exporter.engine.output.loglines import parse_line
+from exporter.engine.secrets import mask
+from exporter.engine.status import EngineStatus
+from exporter.storage.model import Labels
+
+ABOUT_THE_ENGINE = frozenset(
+    {
+        "VLLMEngineCrashed",
+        "VLLMEngineDown",
+        "VLLMEngineFailed",
+        "VLLMEngineRestarting",
+        "VLLMEngineUnresponsive",
+    }
+)
+"""Alerts of `rules/engine.rules.yml` that an engine's failure leads to."""
+LINES, CHARACTERS = 10, 1000
+"""Of the engine's output, in a message."""
+LINE_CHARACTERS = 300
+"""Of one line: vLLM prints its whole configuration in one."""
+TAIL_BYTES = 32 << 10
+"""Of the output that is looked at: little enough to be read in the event loop, out of the page cache."""
+
+
+class EngineFacts:
+    """Annotations for alerts about the engine; to be called where such an alert begins to fire.
+
+    `output`: the file that the engine writes to, where it is ours. `secrets` are masked, and so is what looks like one.
+    """
+
+    def __init__(
+        self,
+        status: Callable[[], EngineStatus],
+        output: Path | None = None,
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self._status = status
+        self._output = output
+        self._secrets = tuple(secrets)
+
+    def __call__(self, labels: Labels) -> Mapping[str, str]:
+        """`diagnosis` and `last_log`, as far as they are known; nothing for alerts about something else."""
+        name = next((value for label, value in labels if label == "alertname"), "")
+        if name not in ABOUT_THE_ENGINE:
+            return {}
+        failure = self._status().last_failure
+        said = {
+            "diagnosis": "" if failure is None else mask(failure.line, self._secrets),
+            "last_log": ""
+            if self._output is None
+            else last_lines(read_tail(self._output, TAIL_BYTES), self._secrets),
+        }
+        return {name: text for name, text in said.items() if text}
+
+    def facts(self) -> dict[str, str]:
+        """What a message may say of the box: `engine` and `model`."""
+        status = self._status()
+        facts = {"engine": status.state.value, "model": ", ".join(status.models)}
+        return {name: text for name, text in facts.items() if text}
+
+
+def last_lines(output: bytes, secrets: Sequence[str] = ()) -> str:
+    """The last lines of an engine's output that say something; requests and progress bars do not."""
+    chosen: list[str] = []
+    room = CHARACTERS
+    for raw in reversed(output.splitlines()):
+        line = parse_line(raw)
+        if not line.text.strip() or line.kind in ("access", "progress"):
+            continue
+        text = mask(line.text, secrets)
+        text = text if len(text) <= LINE_CHARACTERS else text[: LINE_CHARACTERS - 1] + "…"
+        room -= len(text) + bool(chosen)
+        if len(chosen) == LINES or room < 0:
+            break
+        chosen.append(text)
+    return "\n".join(reversed(chosen))

@@ -1,0 +1,210 @@
+"""What the rules tell, as alerts for others: the same labels, times and links as Prometheus would send.
+
+Source: `sendAlerts` in `cmd/prometheus/main.go`, `notifier/` and `util/strutil/strconv.go` of
+https://github.com/prometheus/prometheus
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+from urllib.parse import quote_plus
+
+import structlog
+
+from exporter.alerting.remembered import Remembered
+from exporter.alerting.status import GroupStatus
+from exporter.alerting.transition import Transition
+from exporter.notify.model import Alert
+from exporter.storage.model import Labels
+
+log = structlog.get_logger(__name__)
+
+REFRESH_SECONDS = 60.0
+"""How often the texts of firing alerts are brought up to date; `rules.alert.resend-delay` in Prometheus."""
+
+Enrich = Callable[[Labels], Mapping[str, str]]
+"""Further annotations for an alert with these labels; asked again until there are some."""
+
+
+class Rules(Protocol):
+    """The rules at work: `Evaluator`."""
+
+    def subscribe(self, callback: Callable[[Sequence[Transition]], None]) -> None:
+        """Call this with all alerts that changed their state at an evaluation."""
+
+    def statuses(self) -> tuple[GroupStatus, ...]:
+        """All groups with their rules and alerts."""
+
+    def hold(self, alerts: Iterable[Remembered]) -> list[Remembered]:
+        """Alerts that fired when the daemon went down; gives those that no rule can have made."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """An alert as others know it, the labels that its rule gave it, and the rule's annotations and what came to them."""
+
+    alert: Alert
+    own: Labels
+    said: Labels
+    more: Mapping[str, str]
+
+
+class Intake:
+    """Turns transitions into alerts, and hands them on in batches; event loop only.
+
+    `put` gets alerts that are new, changed, without data, or over. `external_labels` are added where an alert has none of
+    that name; `external_url` is where people find the rules' graphs.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        put: Callable[[Sequence[Alert]], None],
+        *,
+        external_labels: Mapping[str, str] | None = None,
+        external_url: str = "",
+        enrich: Enrich = lambda labels: {},
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._rules = rules
+        self._put = put
+        self._external = tuple(
+            sorted((name, value) for name, value in (external_labels or {}).items() if value)
+        )
+        self._url = external_url.rstrip("/")
+        self._enrich = enrich
+        self._clock = clock
+        self._told: dict[Labels, _Told] = {}
+        rules.subscribe(self.take)
+
+    def remember(self, alerts: Iterable[Alert]) -> None:
+        """Alerts that others knew when the daemon went down. Call it when rules are loaded, before they are evaluated.
+
+        Those that fired are held until their rules say more; where a rule is gone, they are over. Pushed ones, which end
+        by themselves, are none of ours.
+        """
+        now = self._clock()
+        fired: dict[Labels, Alert] = {}
+        for alert in alerts:
+            if alert.until is None and alert.status(now) == "firing":
+                own = tuple([pair for pair in alert.labels if pair not in self._external])
+                fired[own] = alert
+                self._told[alert.labels] = _Told(alert, own, alert.annotations, {})
+        orphans = self._rules.hold(
+            [
+                Remembered(own, alert.annotations, min(alert.starts_at, now), alert.no_data_since)
+                for own, alert in fired.items()
+            ]
+        )
+        ends = [self._told.pop(fired[one.labels].labels).alert for one in orphans]
+        if fired:
+            log.info("alerts_remembered", alerts=len(fired), without_rule=len(ends))
+        if ends:
+            self._put([replace(alert, ends_at=now, updated_at=now) for alert in ends])
+
+    def take(self, transitions: Sequence[Transition]) -> None:
+        """What an evaluation changed."""
+        alerts = [alert for one in transitions if (alert := self._alert(one)) is not None]
+        if alerts:
+            self._put(alerts)
+
+    def refresh(self) -> None:
+        """Bring texts up to date: values in annotations change from evaluation to evaluation, and nobody else tells."""
+        now = self._clock()
+        changed: list[Alert] = []
+        for group in self._rules.statuses():
+            for rule in group.rules:
+                for status in rule.alerts:
+                    if status.state != "firing":
+                        continue
+                    own = tuple(status.labels.items())
+                    labels = self._labelled(own)
+                    said = tuple(status.annotations.items())
+                    told = self._told.get(labels)
+                    if told is None:
+                        fired = status.active_at if status.fired_at is None else status.fired_at
+                        changed.append(self._fires(labels, own, said, fired, rule.query, now))
+                    elif told.alert.no_data_since is None and told.own == own and self._revised(told, said):
+                        told.alert = replace(
+                            told.alert, annotations=_annotated(said, told.more), updated_at=now
+                        )
+                        changed.append(told.alert)
+        if changed:
+            self._put(changed)
+
+    async def run(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            self.refresh()
+
+    # --- inside
+
+    def _alert(self, one: Transition) -> Alert | None:
+        """What others are told of a transition; None: nothing."""
+        own = one.alert.labels
+        labels = self._labelled(own)
+        if one.after == "firing":
+            starts_at = one.at if one.starts_at is None else min(one.starts_at, one.at)
+            return self._fires(labels, own, one.alert.annotations, starts_at, one.query, one.at)
+        if one.before not in ("firing", "held"):
+            return None
+        told = self._told.get(labels)
+        if told is not None and told.own != own:
+            return None  # another rule's, of the same labels once the external ones are added, and it still fires
+        alert = told.alert if told is not None else self._unknown(labels, one)
+        if one.after == "held":
+            alert = replace(alert, no_data_since=one.no_data_since, updated_at=one.at)
+            self._told[labels] = _Told(alert, own, one.alert.annotations, {} if told is None else told.more)
+            return alert
+        self._told.pop(labels, None)
+        ends_at = max(one.at, alert.starts_at)
+        return replace(alert, ends_at=ends_at, no_data_since=one.no_data_since, updated_at=one.at)
+
+    def _fires(
+        self, labels: Labels, own: Labels, said: Labels, starts_at: float, query: str, now: float
+    ) -> Alert:
+        """A firing alert; it is kept for later."""
+        told = self._told.get(labels)
+        more = (told.more if told is not None else {}) or self._enrich(own)
+        alert = Alert(
+            labels, _annotated(said, more), starts_at, updated_at=now, generator_url=self._link(query)
+        )
+        self._told[labels] = _Told(alert, own, said, more)
+        return alert
+
+    def _unknown(self, labels: Labels, one: Transition) -> Alert:
+        starts_at = one.at if one.starts_at is None else min(one.starts_at, one.at)
+        return Alert(
+            labels, _annotated(one.alert.annotations, {}), starts_at, generator_url=self._link(one.query)
+        )
+
+    def _revised(self, told: _Told, said: Labels) -> bool:
+        """Whether the rule, or whoever adds to it, says something else now; that is noted."""
+        if not told.more:
+            told.more = self._enrich(told.own)
+        elif told.said == said:
+            return False
+        changed = told.said != said or bool(told.more)
+        told.said = said
+        return changed
+
+    def _labelled(self, own: Labels) -> Labels:
+        """An alert's labels with the external ones, where it has none of that name."""
+        if not self._external:
+            return own
+        names = {name for name, _ in own}
+        return tuple(sorted((*own, *[pair for pair in self._external if pair[0] not in names])))
+
+    def _link(self, query: str) -> str:
+        """To the graph of an expression, as a table."""
+        return f"{self._url}/graph?g0.expr={quote_plus(query)}&g0.tab=1"
+
+
+def _annotated(said: Labels, more: Mapping[str, str]) -> Labels:
+    """A rule's annotations, and others where it has none of that name; those that say nothing are left out."""
+    return tuple(sorted((name, value) for name, value in {**more, **dict(said)}.items() if value))
