@@ -1,0 +1,81 @@
+"""The webhook: Alertmanager's payload version 4, or a body of the user's own making, posted to one address."""
+
+from __future__ import annotations
+
+import asyncio
+
+from yarl import URL
+
+from exporter.notify.config.model import Endpoint
+from exporter.notify.config.receivers import WebhookOptions
+from exporter.notify.model import Context, Notification, Outcome
+from exporter.notify.receivers.body import Body, BodyError
+from exporter.notify.receivers.http import (
+    HttpClient,
+    SessionFactory,
+    open_session,
+    outcome_of,
+    place,
+)
+from exporter.notify.receivers.payload import encode, payload
+from exporter.notify.receivers.signature import HEADER, sign
+from exporter.notify.receivers.transport import transport_of
+
+_LARGE = 200
+"""Alerts from which on a payload is made in a thread, so that a storm delays no scrape."""
+
+
+class Webhook:
+    """One address; ConfigError for a template, header or certificate that cannot be."""
+
+    kind = "webhook"
+
+    def __init__(self, endpoint: Endpoint, session_factory: SessionFactory = open_session) -> None:
+        options = endpoint.options
+        assert isinstance(options, WebhookOptions)
+        where = f"receiver {endpoint.receiver!r}, {endpoint.integration}"
+        self.send_resolved = endpoint.send_resolved
+        self._url = options.url.get_secret_value()
+        self._who = place(URL(self._url))
+        self._max_alerts = options.max_alerts
+        self._body = Body(options.body, where) if options.body is not None else None
+        self._secret = options.signature.secret.get_secret_value() if options.signature else None
+        self._client = HttpClient(
+            transport_of(
+                options.http_config,
+                where,
+                timeout=options.timeout,
+                urls=(options.url,),
+                secrets=(options.signature.secret,) if options.signature else (),
+                headers=options.headers,
+            ),
+            session_factory,
+        )
+        self.timeout = self._client.longest
+
+    async def send(self, notification: Notification, context: Context) -> Outcome:
+        """One attempt."""
+        try:
+            body = await self._make(notification, context)
+        except BodyError as error:
+            return Outcome("refused", str(error))
+        headers = {"Content-Type": "application/json"}
+        if self._secret is not None:
+            headers[HEADER] = sign(self._secret, body, context.now)
+        answer = await self._client.post(self._url, body, headers, now=context.now)
+        return outcome_of(answer, self._who)
+
+    async def close(self) -> None:
+        """Let connections go."""
+        await self._client.close()
+
+    async def _make(self, notification: Notification, context: Context) -> bytes:
+        if self._body is not None:
+            values = payload(notification, context.external_url, self._max_alerts)
+            return await self._body.render({**values, "now": context.now, "facts": dict(context.facts)})
+        if len(notification.alerts) < _LARGE:
+            return self._plain(notification, context)
+        return await asyncio.to_thread(self._plain, notification, context)
+
+    def _plain(self, notification: Notification, context: Context) -> bytes:
+        return encode(payload(notification, context.external_url, self._max_alerts))
