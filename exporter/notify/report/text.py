@@ -11,6 +11,8 @@ from exporter.notify.report.figures import HOUR_SECONDS, Figures, Hour, Objectiv
 
 LATE_START_SECONDS = 600.0
 """Records that begin so much later than the period are worth a word."""
+MOST_OBJECTIVES = 30
+"""More are counted."""
 JOULES_PER_KILOWATT_HOUR = 3_600_000.0
 
 Local = Callable[[float], datetime]
@@ -39,19 +41,10 @@ def words(figures: Figures, every: str, local: Local) -> Words:
 
 
 def _lines(figures: Figures, local: Local) -> list[str]:
+    """What may be cut off stands last: objectives that were met."""
     lines = [f"{_moment(local(figures.start))} to {_moment(local(figures.end))}"]
     if figures.since is not None and figures.since - figures.start > LATE_START_SECONDS:
         lines[0] += f", records since {_moment(local(figures.since))}"
-    named = _named(figures.objectives)
-    for name, one in named:
-        lines.append(f"{name}: {_objective(one)}")
-        if one.worst:
-            weekly = figures.end - figures.start > 26 * HOUR_SECONDS
-            lines.append(
-                "  worst hours: " + ", ".join(_hour(hour, local, weekday=weekly) for hour in one.worst)
-            )
-    if not named:
-        lines.append("No objectives are recorded: their rules are off, or have not run yet.")
     if figures.restarts is not None:
         lines.append(f"Engine restarts: {_counted(figures.restarts)}")
     if figures.requests:
@@ -60,6 +53,17 @@ def _lines(figures: Figures, local: Local) -> list[str]:
         lines.append(f"Energy: {_energy(figures.energy_joules, figures.output_tokens)}")
     elif figures.output_tokens is not None:
         lines.append(f"Output tokens: {figures.output_tokens:,.0f}")
+    named = sorted(_named(figures.objectives), key=lambda one: not one[1].missed)
+    for name, one in named[:MOST_OBJECTIVES]:
+        lines.append(f"{name}: {_objective(one)}")
+        if one.worst:
+            weekly = figures.end - figures.start > 26 * HOUR_SECONDS
+            hours = ", ".join(_hour(hour, local, weekday=weekly) for hour in one.worst)
+            lines.append(f"  worst hours: {hours}")
+    if len(named) > MOST_OBJECTIVES:
+        lines.append(f"And {len(named) - MOST_OBJECTIVES} objectives more.")
+    if not named:
+        lines.append("No objectives are recorded: their rules are off, or have not run yet.")
     return lines
 
 
@@ -90,8 +94,8 @@ def _objective(one: Objective) -> str:
     if one.budget_left is None or math.isnan(one.budget_left):
         return said
     if one.budget_left < 0:
-        return f"{said}; the budget of 30 days is overspent by {percent(-one.budget_left)}"
-    return f"{said}; {percent(one.budget_left)} of the budget of 30 days left"
+        return f"{said}; error budget overspent by {percent(-one.budget_left)}"
+    return f"{said}; error budget left {percent(one.budget_left)}"
 
 
 def _hour(hour: Hour, local: Local, *, weekday: bool) -> str:

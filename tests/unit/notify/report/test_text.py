@@ -46,12 +46,12 @@ def test_a_report_says_objective_achieved_budget_worst_hours_restarts_and_energy
     assert said.summary == "Daily SLO report to Sat 21 Nov 2026: 1 of 2 objectives missed"
     assert said.description.splitlines() == [
         "Fri 20 Nov 09:00 to Sat 21 Nov 09:00",
-        "availability: 100% good, objective 99%, met; 100% of the budget of 30 days left",
-        "ttft-1s (Qwen/Qwen3-8B): 91.9% good, objective 95%, MISSED; the budget of 30 days is overspent by 20%",
-        "  worst hours: 07:00 to 08:00 (50% bad), 08:00 to 09:00 (30% bad)",
         "Engine restarts: 3 (hang 1, killed 2)",
         "Requests: 12,351 (success 12,345, aborted 6)",
         "Energy: 2.50 kWh for 2,000,000 output tokens, 4.5 J each",
+        "ttft-1s (Qwen/Qwen3-8B): 91.9% good, objective 95%, MISSED; error budget overspent by 20%",
+        "  worst hours: 07:00 to 08:00 (50% bad), 08:00 to 09:00 (30% bad)",
+        "availability: 100% good, objective 99%, met; error budget left 100%",
     ]
 
 
@@ -75,7 +75,7 @@ def test_an_objective_without_events_is_neither_met_nor_missed():
     objective = Objective("vllm", "requests", {"model_name": "m"}, 0.99, None, 0.4)
     said = words(Figures(START, END, objectives=(objective,)), "daily", local)
     assert said.summary.endswith(": nothing to judge by")
-    assert "requests (m): no events, objective 99%; 40% of the budget of 30 days left" in said.description
+    assert "requests (m): no events, objective 99%; error budget left 40%" in said.description
 
 
 def test_records_that_begin_later_than_the_period_are_said_to():
@@ -129,3 +129,10 @@ def test_the_worst_hours_are_those_that_cost_most_in_the_order_of_time():
     hours = [night, Hour(3600, 0.2, 200), Hour(7200, 0.01, 900), Hour(10800, 0.3, 100), Hour(14400, 0.1, 300)]
     assert [hour.start for hour in worst_hours(hours, 0.95)] == [3600, 10800, 14400]
     assert worst_hours([Hour(0, 0.05, 10)], 0.95) == ()
+
+
+def test_a_very_long_report_is_counted_at_its_end():
+    objectives = [Objective("vllm", "requests", {"model_name": f"m{n:02}"}, 0.99, 0.0) for n in range(40)]
+    lines = words(Figures(START, END, objectives=objectives), "daily", local).description.splitlines()
+    assert len(lines) == 32
+    assert lines[-1] == "And 10 objectives more."
