@@ -180,12 +180,12 @@ class NotifyMetrics:
         for receiver in sorted(receivers):
             for outcome in OUTCOMES:
                 self._block.counter(NOTIFICATIONS, receiver, outcome).inc(0)
-        for key in sorted(new - self._endpoints):
+        old, self._endpoints = self._endpoints, new
+        for key in sorted(new - old):
             for result in RESULTS:
                 self._block.counter(ATTEMPTS, *key, result).inc(0)
             self.pending(key, 0)
             self.circuit(key, "closed")
-        self._endpoints = new
 
     def attempted(self, key: tuple[str, str], result: str, seconds: float) -> None:
         """One attempt has come to its end."""
@@ -205,12 +205,14 @@ class NotifyMetrics:
 
     def pending(self, key: tuple[str, str], count: int) -> None:
         """So many notifications wait for an endpoint."""
-        self._block.gauge(PENDING, *key).set(count)
+        if key in self._endpoints:
+            self._block.gauge(PENDING, *key).set(count)
 
     def circuit(self, key: tuple[str, str], state: str) -> None:
         """The circuit of an endpoint is in one of CIRCUIT_STATES."""
-        for one in CIRCUIT_STATES:
-            self._block.gauge(CIRCUIT, *key, one).set(1 if one == state else 0)
+        if key in self._endpoints:
+            for one in CIRCUIT_STATES:
+                self._block.gauge(CIRCUIT, *key, one).set(1 if one == state else 0)
 
     def dead_letters(self, count: int, dropped: int = 0) -> None:
         """So many dead letters are kept; so many more had to go."""

@@ -1,0 +1,259 @@
+"""What one endpoint is to be sent next, and what becomes of it; a state without a clock: times are of a timer, seconds.
+
+A lane is a group: its notifications go strictly in order, one at a time. Lanes go side by side.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Literal, NamedTuple
+
+from exporter.notify.delivery.pace import Circuit, Pace, wait_after
+from exporter.notify.model import Notification, Outcome
+
+TOO_MANY_REQUESTS = 429
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One notification on its way; `deadline`: when it is given up."""
+
+    notification: Notification
+    deadline: float
+    attempts: int = 0
+    last: Outcome | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    items: deque[Item] = field(default_factory=deque)
+    current: Item | None = None
+    """Under way, or ended and not released."""
+    not_before: float = 0.0
+    ticket: int = 0
+    """Of the one entry of the heap that counts."""
+
+
+class Verdict(NamedTuple):
+    """What an attempt led to: `retry` keeps the notification, all others end it."""
+
+    became: Literal["delivered", "retry", "superseded", "dead"]
+    outcome: Outcome
+    wait: float = 0.0
+
+
+class Lanes:
+    """One endpoint's notifications that it has not taken yet."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.circuit = Circuit()
+        self._pace = pace
+        self._lanes: dict[str, _Lane] = {}
+        self._due: list[tuple[float, int, str]] = []
+        self._deadlines: list[tuple[float, int, str]] = []
+        self._tickets = count(1)
+        self._in_flight = 0
+        self._not_before = 0.0
+        """Of all lanes: the endpoint asked for it."""
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts that are under way."""
+        return self._in_flight
+
+    def items(self) -> Iterator[tuple[Item, bool, float]]:
+        """Everything with whether it is under way, and from when on it may be tried; each group in order."""
+        for lane in self._lanes.values():
+            for item in lane.items:
+                yield item, item is lane.current, max(lane.not_before, self._not_before)
+
+    def untried(self) -> int:
+        """Notifications whose first attempt has not come to its end."""
+        return sum(item.attempts == 0 for lane in self._lanes.values() for item in lane.items)
+
+    def put(self, item: Item, now: float) -> list[Item]:
+        """Take a notification in; which others it supersedes."""
+        lane = self._lanes.setdefault(item.notification.group_key, _Lane())
+        gone = [
+            old
+            for old in lane.items
+            if old.attempts and old is not lane.current and covers(item.notification, old.notification)
+        ]
+        for old in gone:
+            lane.items.remove(old)
+        self._size += 1 - len(gone)
+        if gone and lane.current is None:
+            lane.not_before = now
+        lane.items.append(item)
+        heapq.heappush(
+            self._deadlines, (item.deadline, item.notification.number, item.notification.group_key)
+        )
+        if len(lane.items) == 1 or gone:
+            self._schedule(item.notification.group_key, lane)
+        return gone
+
+    def start(self, now: float) -> list[Item]:
+        """What is to be attempted now; each is to be given back to `ended`, then `released`."""
+        started: list[Item] = []
+        if self.circuit.state == "closed":
+            while self._in_flight < self._pace.parallel and (key := self._next(now)) is not None:
+                heapq.heappop(self._due)
+                started.append(self._begin(self._lanes[key]))
+        elif self.circuit.state == "open" and not self._in_flight:
+            lanes = [lane for lane in self._lanes.values() if lane.items and lane.current is None]
+            if lanes and now >= self._trial_at():
+                # News first: an old message that the endpoint chokes on must not be every trial.
+                lane = min(lanes, key=lambda one: (one.items[0].attempts > 0, one.not_before))
+                self.circuit = self.circuit.trying()
+                started.append(self._begin(lane))
+        return started
+
+    def ended(self, item: Item, outcome: Outcome, now: float, draw: float) -> Verdict:
+        """What an attempt led to; `draw` is random, from 0 to 1. The lane waits until it is released."""
+        key = item.notification.group_key
+        lane = self._lanes[key]
+        item.attempts += 1
+        item.last = outcome
+        if outcome.result != "retry":
+            # A refusal is an answer too: the endpoint is there.
+            if self.circuit.state != "closed":
+                for other in self._lanes.values():
+                    other.not_before = min(other.not_before, now)
+                for name, other in self._lanes.items():
+                    self._schedule(name, other)
+            self.circuit = Circuit()
+            return self._end(lane, item, "delivered" if outcome.result == "delivered" else "dead", outcome)
+        if outcome.code != TOO_MANY_REQUESTS or self.circuit.state == "half_open":
+            self.circuit = self.circuit.failed(now, self._pace)
+        wait = wait_after(item.attempts, outcome.retry_after, draw, self._pace)
+        if outcome.retry_after is not None:
+            asked = min(outcome.retry_after, self._pace.longest_retry_after)
+            self._not_before = max(self._not_before, now + asked)
+        newer = (other.notification for other in lane.items if other is not item)
+        if any(covers(other, item.notification) for other in newer):
+            return self._end(lane, item, "superseded", outcome)
+        if now >= item.deadline:
+            return self._end(lane, item, "dead", given_up(outcome))
+        lane.not_before = now + wait
+        return Verdict("retry", outcome, wait)
+
+    def release(self, item: Item) -> None:
+        """What came of an attempt is written down: its lane may go on."""
+        key = item.notification.group_key
+        lane = self._lanes[key]
+        lane.current = None
+        self._in_flight -= 1
+        if lane.items:
+            self._schedule(key, lane)
+        else:
+            del self._lanes[key]
+
+    def expired(self, now: float) -> list[Item]:
+        """What is given up now: it failed, or its endpoint does, and its time is over."""
+        expired: list[Item] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, number, key = heapq.heappop(self._deadlines)
+            lane = self._lanes.get(key)
+            item = (
+                next((one for one in lane.items if one.notification.number == number), None) if lane else None
+            )
+            if lane is None or item is None or item is lane.current or item.deadline > now:
+                continue
+            if item.attempts == 0 and self.circuit.state == "closed":
+                continue  # after its first attempt it is seen that its time is over
+            lane.items.remove(item)
+            self._size -= 1
+            expired.append(item)
+            if lane.current is None:
+                if lane.items:
+                    lane.not_before = now
+                    self._schedule(key, lane)
+                else:
+                    del self._lanes[key]
+        return expired
+
+    def wake(self) -> float | None:
+        """When there is something to do again without anything happening before."""
+        times = [self._deadlines[0][0]] if self._deadlines else []
+        if self.circuit.state == "closed":
+            if self._in_flight < self._pace.parallel and (first := self._first()) is not None:
+                times.append(max(first, self._not_before))
+        elif self.circuit.state == "open" and not self._in_flight and self._lanes:
+            times.append(self._trial_at())
+        return min(times) if times else None
+
+    def reset(self, now: float) -> None:
+        """The endpoint's settings are others: what is known of its failures means nothing any more."""
+        self.circuit = Circuit()
+        self._not_before = now
+        for key, lane in self._lanes.items():
+            lane.not_before = now
+            self._schedule(key, lane)
+
+    def clear(self) -> list[Item]:
+        """Take out everything that is not under way."""
+        gone: list[Item] = []
+        for key, lane in list(self._lanes.items()):
+            gone += [item for item in lane.items if item is not lane.current]
+            lane.items = deque(item for item in lane.items if item is lane.current)
+            if lane.current is None:
+                del self._lanes[key]
+        self._size -= len(gone)
+        return gone
+
+    def _begin(self, lane: _Lane) -> Item:
+        item = lane.current = lane.items[0]
+        self._in_flight += 1
+        return item
+
+    def _end(
+        self, lane: _Lane, item: Item, became: Literal["delivered", "superseded", "dead"], outcome: Outcome
+    ) -> Verdict:
+        lane.items.remove(item)
+        lane.not_before = 0.0
+        self._size -= 1
+        return Verdict(became, outcome)
+
+    def _schedule(self, key: str, lane: _Lane) -> None:
+        if lane.items and lane.current is None:
+            lane.ticket = next(self._tickets)
+            heapq.heappush(self._due, (lane.not_before, lane.ticket, key))
+
+    def _first(self) -> float | None:
+        """When the first lane is due, but for what the endpoint asked for."""
+        while self._due:
+            at, ticket, key = self._due[0]
+            lane = self._lanes.get(key)
+            if lane is not None and lane.ticket == ticket and lane.items and lane.current is None:
+                return at
+            heapq.heappop(self._due)
+        return None
+
+    def _next(self, now: float) -> str | None:
+        first = self._first()
+        return self._due[0][2] if first is not None and max(first, self._not_before) <= now else None
+
+    def _trial_at(self) -> float:
+        fresh = any(lane.items[0].attempts == 0 for lane in self._lanes.values() if lane.items)
+        return max(self._not_before, self.circuit.due(fresh=fresh))
+
+
+def covers(newer: Notification, older: Notification) -> bool:
+    """Whether a newer notification of a group says of every alert in an older one what is so now."""
+    told = {alert.fingerprint for alert in newer.alerts}
+    return all(alert.fingerprint in told for alert in older.alerts)
+
+
+def given_up(last: Outcome | None) -> Outcome:
+    """Of a notification whose time is over: its last failure, or that its endpoint was never there to be tried."""
+    if last is None:
+        return Outcome("retry", "given up: its endpoint has not worked all the time")
+    return last._replace(detail=f"given up: {last.detail}")
