@@ -13,14 +13,13 @@ from exporter.alerting.durations import parse_duration
 from exporter.alerting.files import shipped_folder
 from exporter.alerting.rulefile import read_rule_file
 from exporter.errors import ConfigError
+from exporter.notify.config.common import INHERITED, GlobalOptions
 from exporter.notify.config.hours import read_intervals
 from exporter.notify.config.model import Endpoint, NotifyConfig
 from exporter.notify.config.reading import Fields, Reading, masked, shown
 from exporter.notify.config.receivers import (
-    INHERITED,
     KINDS,
     REFUSED_KINDS,
-    GlobalOptions,
     Options,
     WebhookOptions,
 )
