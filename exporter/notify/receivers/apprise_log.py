@@ -1,0 +1,83 @@
+"""What became of an attempt of apprise's, read from what it logged: its own answer is only yes or no.
+
+The plugins log `error=CODE` or so at the level warning, and at debug the beginning of the answer. Nothing of the log
+itself gets out: it holds tokens.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable
+from math import isfinite
+
+from exporter.notify.model import Outcome
+from exporter.notify.receivers.http import MOST_RETRY_AFTER_SECONDS, Answer, outcome_of
+from exporter.notify.receivers.masking import Masker
+
+_CODE = re.compile(r"(?:error|error_code|status|code|HTTP)[=: ]\s*([1-5]\d\d)\b", re.IGNORECASE)
+_DETAILS = re.compile(r"Response Details:\s*(.*)", re.DOTALL)
+_PROBLEMS = (
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
+    ("SSLError", "TLS failed"),
+    ("timed out", "it gave no answer in time"),
+    ("NameResolutionError", "its name does not resolve"),
+    ("Name or service not known", "its name does not resolve"),
+    ("Connection refused", "the connection was refused"),
+    ("Connection reset", "the connection was reset"),
+    ("RemoteDisconnected", "the connection was closed without an answer"),
+)
+_SOCKET = ("socket exception", "connection error")
+
+
+def outcome_from_log(messages: Iterable[str], who: str, masker: Masker, *, sent: bool) -> Outcome:
+    """The outcome of an attempt that apprise calls sent or not.
+
+    Without any code it may be tried again: nobody said that it must not. The last code counts, as a plugin that tried
+    again by itself logged more than one.
+    """
+    said = list(messages)
+    if sent:
+        return Outcome("delivered", f"{who} took it")
+    codes = [found for message in said for found in _CODE.findall(message)]
+    body = next((_body(found[1]) for message in reversed(said) if (found := _DETAILS.search(message))), b"")
+    if codes:
+        answer = Answer(int(codes[-1]), retry_after=_pause(body), text=masker.answer(body), body=body)
+        outcome = outcome_of(answer, who)
+        if outcome.result == "delivered":  # the plugin knows better: the body says no
+            return outcome._replace(
+                result="refused", detail=f"{who} answered {outcome.code}, and did not take it"
+            )
+        return outcome
+    text = "\n".join(said)
+    for sign, words in _PROBLEMS:
+        if sign in text:
+            return Outcome("retry", f"no connection to {who}: {words}")
+    if any(sign in text.lower() for sign in _SOCKET):
+        return Outcome("retry", f"no connection to {who}")
+    return Outcome("retry", f"apprise could not send to {who}")
+
+
+def _body(shown: str) -> bytes:
+    """The answer as it came; the plugins log it as Python writes bytes."""
+    try:
+        value = ast.literal_eval(shown.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = shown
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
+def _pause(body: bytes) -> float | None:
+    """Seconds to wait as Discord (`retry_after`) and Telegram (`parameters.retry_after`) say in the body."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict):
+        return None
+    inner = said.get("parameters")
+    value = said.get("retry_after", inner.get("retry_after") if isinstance(inner, dict) else None)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value) or value < 0:
+        return None
+    return min(float(value), MOST_RETRY_AFTER_SECONDS)

@@ -1,0 +1,122 @@
+"""Receivers that people read: chat services and email, built from their options."""
+
+from __future__ import annotations
+
+import json
+
+from exporter.errors import ConfigError
+from exporter.notify.config.model import Endpoint
+from exporter.notify.config.receivers import (
+    AppriseOptions,
+    DingtalkOptions,
+    DiscordOptions,
+    EmailOptions,
+    FeishuOptions,
+    SlackOptions,
+    TeamsOptions,
+    TelegramOptions,
+    WecomOptions,
+)
+from exporter.notify.message import compose
+from exporter.notify.model import Context, Notification, Outcome, Receiver
+from exporter.notify.receivers import chat_bots
+from exporter.notify.receivers.http import HttpClient, SessionFactory, Transport, open_session
+from exporter.notify.receivers.masking import Masker
+from exporter.notify.runbook import shipped_actions
+
+KINDS = frozenset(
+    {
+        "apprise",
+        "dingtalk",
+        "discord",
+        "email",
+        "feishu",
+        "msteams",
+        "msteamsv2",
+        "slack",
+        "telegram",
+        "wecom",
+    }
+)
+"""What `build_chat` builds."""
+
+
+class ChatReceiver:
+    """One group's bot at a chat service that takes a JSON document."""
+
+    def __init__(self, bot: chat_bots.Bot, client: HttpClient, *, send_resolved: bool) -> None:
+        self._bot = bot
+        self._client = client
+        self._send_resolved = send_resolved
+
+    @property
+    def kind(self) -> str:
+        """The service."""
+        return self._bot.kind
+
+    @property
+    def send_resolved(self) -> bool:
+        """Whether it wants to know when alerts end."""
+        return self._send_resolved
+
+    @property
+    def timeout(self) -> float:
+        """Longest time in seconds of one attempt."""
+        return self._client.transport.timeout
+
+    async def send(self, notification: Notification, context: Context) -> Outcome:
+        """One attempt."""
+        message = compose(notification, context, actions=shipped_actions())
+        url, body = self._bot.write(message, context.now)
+        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        headers = {"Content-Type": "application/json; charset=utf-8"}
+        return self._bot.judge(await self._client.post(url, data, headers, now=context.now))
+
+    async def close(self) -> None:
+        """Let connections go."""
+        await self._client.close()
+
+
+def build_chat(endpoint: Endpoint, session_factory: SessionFactory = open_session) -> Receiver:
+    """The receiver of one of `KINDS`.
+
+    Raises:
+        ConfigError: apprise is missing, or does not take the address.
+    """
+    if isinstance(endpoint.options, EmailOptions):
+        from exporter.notify.receivers.email import EmailReceiver
+
+        place = f"{endpoint.receiver}/{endpoint.integration}"
+        return EmailReceiver(endpoint.options, send_resolved=endpoint.send_resolved, place=place)
+    bot, secrets = _bot(endpoint)
+    if bot is not None:
+        transport = Transport(timeout=endpoint.options.timeout, masker=Masker(secrets[1:], secrets[:1]))
+        return ChatReceiver(bot, HttpClient(transport, session_factory), send_resolved=endpoint.send_resolved)
+    from exporter.notify.receivers.apprise import build_apprise
+
+    return build_apprise(endpoint)
+
+
+def _bot(endpoint: Endpoint) -> tuple[chat_bots.Bot | None, list[str]]:
+    """The bot where the service is spoken to directly, and its secrets, the address first."""
+    options = endpoint.options
+    match options:
+        case SlackOptions():
+            url = options.api_url.get_secret_value()
+            look = {
+                name: getattr(options, name) for name in ("channel", "username", "icon_emoji", "icon_url")
+            }
+            return chat_bots.slack(url, look), [url]
+        case FeishuOptions() | DingtalkOptions():
+            url = options.webhook_url.get_secret_value()
+            secret = options.secret.get_secret_value() if options.secret is not None else None
+            make = chat_bots.feishu if isinstance(options, FeishuOptions) else chat_bots.dingtalk
+            return make(url, secret), [url, *([secret] if secret else [])]
+        case WecomOptions():
+            url = options.webhook_url.get_secret_value()
+            return chat_bots.wecom(url), [url]
+        case AppriseOptions() | DiscordOptions() | TeamsOptions() | TelegramOptions():
+            return None, []
+    raise ConfigError(
+        [f"{endpoint.receiver}/{endpoint.integration}: there is no receiver of the kind {endpoint.kind!r}"]
+    )

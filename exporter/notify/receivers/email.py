@@ -1,0 +1,183 @@
+"""Email by SMTP, with the standard library.
+
+Not by apprise: it keeps the server's answer to itself, so that "later" (4xx) and "never" (5xx) look the same, sends one
+mail per address, and knows neither an authority of one's own nor `hello`. STARTTLS is used where the server offers it,
+also where it is not required, as Alertmanager does.
+"""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from email.headerregistry import Address
+from email.message import EmailMessage
+
+from exporter.errors import ConfigError
+from exporter.notify.config.receivers import EmailOptions
+from exporter.notify.message import compose
+from exporter.notify.model import Context, Notification, Outcome
+from exporter.notify.receivers import mail
+from exporter.notify.receivers.blocking import BusyError, Threads
+from exporter.notify.receivers.masking import Masker, basic
+from exporter.notify.receivers.transport import tls_of
+from exporter.notify.runbook import shipped_actions
+
+IMPLICIT_TLS_PORT = 465
+"""https://www.rfc-editor.org/rfc/rfc8314#section-3.3"""
+
+
+class EmailReceiver:
+    """One mail to all addresses for each notification."""
+
+    def __init__(self, options: EmailOptions, *, send_resolved: bool, place: str = "email") -> None:
+        host, _, port = options.smarthost.rpartition(":")
+        self._options = options
+        self._send_resolved = send_resolved
+        self._host, self._port = host.strip("[]"), int(port)
+        implicit = options.force_implicit_tls
+        self._implicit_tls = self._port == IMPLICIT_TLS_PORT if implicit is None else implicit
+        self._tls = _context(tls_of(options.tls_config, place))
+        self._sender, self._to = _addresses(options, place)
+        self._password = options.auth_password.get_secret_value() if options.auth_password else ""
+        self._masker = Masker(
+            [self._password, basic(options.auth_username, self._password)] if self._password else ()
+        )
+        self._threads = Threads("notify-email")
+
+    @property
+    def kind(self) -> str:
+        """`email`."""
+        return "email"
+
+    @property
+    def send_resolved(self) -> bool:
+        """Whether it wants to know when alerts end."""
+        return self._send_resolved
+
+    @property
+    def timeout(self) -> float:
+        """Longest time in seconds of one attempt."""
+        return self._options.timeout
+
+    async def send(self, notification: Notification, context: Context) -> Outcome:
+        """One attempt. One that takes too long is given up, and may arrive all the same."""
+        message = compose(notification, context, actions=shipped_actions())
+        headers = self._options.headers
+        written = mail.write(
+            message, notification, sender=self._sender, to=self._to, headers=headers, now=context.now
+        )
+        try:
+            return await self._threads.call(lambda: self._deliver(written), self.timeout)
+        except TimeoutError:
+            return Outcome("retry", f"{self._place} gave no answer within {self.timeout:g} s")
+        except BusyError:
+            return Outcome("retry", f"earlier attempts at {self._place} still hang")
+
+    async def close(self) -> None:
+        """Nothing to let go: each mail has a connection of its own."""
+
+    @property
+    def _place(self) -> str:
+        return self._options.smarthost
+
+    def _deliver(self, written: EmailMessage) -> Outcome:
+        try:
+            with self._connect() as server:
+                if problem := self._greet(server):
+                    return Outcome("retry", problem)
+                refused = server.send_message(
+                    written, self._sender.addr_spec, [to.addr_spec for to in self._to]
+                )
+        except smtplib.SMTPRecipientsRefused as error:
+            return self._answered(*next(iter(error.recipients.values())), what="refused every address")
+        except smtplib.SMTPResponseException as error:
+            return self._answered(error.smtp_code, error.smtp_error)
+        except smtplib.SMTPNotSupportedError:
+            return Outcome(
+                "refused", f"{self._place} does not offer what is needed (authentication, or UTF-8 addresses)"
+            )
+        except ssl.SSLCertVerificationError as error:
+            return Outcome(
+                "retry", f"the certificate of {self._place} is not trusted: {error.verify_message}"
+            )
+        except ssl.SSLError as error:
+            return Outcome("retry", f"TLS with {self._place} failed: {error.reason or type(error).__name__}")
+        except (OSError, smtplib.SMTPException, UnicodeError) as error:
+            words = getattr(error, "strerror", None) or type(error).__name__
+            return Outcome("retry", f"no mail to {self._place}: {str(words).lower()}")
+        if refused:
+            code, answer = next(iter(refused.values()))
+            detail = f"{self._place} took it, but not for {len(refused)} of {len(self._to)} addresses"
+            return Outcome("delivered", detail, int(code), answer=self._masker.answer(_bytes(answer)))
+        return Outcome("delivered", f"{self._place} took it", 250)
+
+    def _connect(self) -> smtplib.SMTP:
+        hello = self._options.hello or None
+        seconds = self.timeout
+        if self._implicit_tls:
+            server: smtplib.SMTP = _Implicit(self._tls, self._options.tls_config.server_name, hello, seconds)
+        else:
+            server = smtplib.SMTP(local_hostname=hello, timeout=seconds)
+        try:
+            code, answer = server.connect(self._host, self._port)
+            if code != 220:
+                raise smtplib.SMTPConnectError(code, answer)
+            server._host = self._options.tls_config.server_name or self._host  # type: ignore[attr-defined]
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def _greet(self, server: smtplib.SMTP) -> str:
+        """Everything before the mail; what is missing in words, nothing where all is well."""
+        server.ehlo_or_helo_if_needed()
+        if not self._implicit_tls:
+            if server.has_extn("starttls"):
+                server.starttls(context=self._tls)
+                server.ehlo()
+            elif self._options.require_tls:
+                return f"{self._place} offers no STARTTLS, which require_tls asks for"
+        if self._options.auth_username:
+            server.login(self._options.auth_username, self._password)
+        return ""
+
+    def _answered(self, code: int, answer: bytes | str, what: str = "") -> Outcome:
+        """SMTP's codes: 4xx is "later", 5xx is "never"; https://www.rfc-editor.org/rfc/rfc5321#section-4.2.1"""
+        result = "refused" if 500 <= code < 600 else "retry"
+        said = f"{self._place} {what or 'answered'} {f'with {code}' if what else code}"
+        return Outcome(result, said, code, answer=self._masker.answer(_bytes(answer)))  # type: ignore[arg-type]
+
+
+class _Implicit(smtplib.SMTP_SSL):
+    """TLS from the first byte, for a certificate of another name than the host's."""
+
+    def __init__(self, context: ssl.SSLContext, name: str, hello: str | None, seconds: float) -> None:
+        super().__init__(local_hostname=hello, timeout=seconds, context=context)
+        self._name = name
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> ssl.SSLSocket:
+        plain = smtplib.SMTP._get_socket(self, host, port, timeout)  # type: ignore[attr-defined]
+        return self.context.wrap_socket(plain, server_hostname=self._name or host)
+
+
+def _context(tls: ssl.SSLContext | bool) -> ssl.SSLContext:
+    return tls if isinstance(tls, ssl.SSLContext) else ssl.create_default_context()
+
+
+def _addresses(options: EmailOptions, place: str) -> tuple[Address, list[Address]]:
+    problems = []
+    found: list[list[Address]] = []
+    for name, text in (("from", options.from_), ("to", options.to)):
+        try:
+            found.append(mail.addresses(text))
+        except (ValueError, IndexError):
+            problems.append(
+                f"{place}: {name}: expected addresses such as ops@example.org, separated by commas"
+            )
+    if problems:
+        raise ConfigError(problems)
+    return found[0][0], found[1]
+
+
+def _bytes(answer: bytes | str) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.encode("utf-8", "replace")
