@@ -55,8 +55,7 @@ class Api:
         views = self._alerting.dispatcher.alerts()
 
         def texts() -> Iterator[str]:
-            kept = [view for view in views if wanted.names(view.receivers) and wanted.wants(view, now)]
-            kept.sort(key=lambda view: view.alert.fingerprint)
+            kept = (view for view in views if wanted.names(view.receivers) and wanted.wants(view, now))
             return _texts(shown.alert(view, now=now, resolve_timeout=timeout) for view in kept)
 
         return await self._listed(texts, call, len(views))

@@ -5,6 +5,7 @@ Shapes: api/v2/openapi.yaml, order and states: api/v2/api.go and compat.go of ht
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 ALERTMANAGER_VERSION = "0.28.1"
 """Whose API v2 this is: clients choose by it what they ask for. Our own version is the `revision`."""
+_MASKED_URL = re.compile(r"^( *(?:- )?url: )<secret>$", re.MULTILINE)
+"""A webhook's address, which amtool before 0.26 reads as one: there it needs a scheme."""
 
 
 def alert(view: AlertView, *, now: float, resolve_timeout: float) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def alert(view: AlertView, *, now: float, resolve_timeout: float) -> dict[str, A
             "inhibitedBy": [fingerprint.show(number) for number in view.inhibited_by],
             "mutedBy": list(view.muted_by),
             "silencedBy": list(view.silenced_by),
-            "state": view.state,
+            "state": "suppressed" if view.muted_by else view.state,
         },
         "updatedAt": moments.show(one.updated_at),
         "generatorURL": one.generator_url,
@@ -89,7 +92,7 @@ def status(config: str, started: float) -> dict[str, Any]:
     """The `alertmanagerStatus`; `config` is the file's text, which shows no secret."""
     return {
         "cluster": {"peers": [], "status": "disabled"},
-        "config": {"original": config},
+        "config": {"original": _MASKED_URL.sub(r"\1http://<secret>", config)},
         "uptime": moments.show(started),
         "versionInfo": {
             "branch": "vllm-exporter",
