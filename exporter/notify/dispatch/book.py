@@ -52,15 +52,17 @@ class Book:
         gone = tuple(key for key in keys if (told := self._told.get(key)) and not told.entry.firing)
         self._forget(gone)
 
-    def collect(self, open_groups: Container[str], timer: float) -> None:
-        """Forget old entries of groups that are gone."""
-        self._forget(
-            tuple(
-                key
-                for key, told in self._told.items()
-                if key[0] not in open_groups and told.since + KEPT_SECONDS <= timer
-            )
-        )
+    def collect(self, open_groups: Container[str], alerts: Container[int], timer: float) -> None:
+        """Of groups that are gone, as after a reload: strike the alerts that are gone, too, and forget what is old."""
+        orphans = [(key, told) for key, told in self._told.items() if key[0] not in open_groups]
+        forgotten: list[Key] = []
+        for key, told in orphans:
+            gone = frozenset(one for one in told.entry.firing if one not in alerts)
+            if gone == told.entry.firing or told.since + KEPT_SECONDS <= timer:
+                forgotten.append(key)
+            else:
+                self.strike(key, gone)
+        self._forget(tuple(forgotten))
 
     def _forget(self, keys: tuple[Key, ...]) -> None:
         if keys:

@@ -22,13 +22,13 @@ class Place(NamedTuple):
 class Known:
     """One alert; `fires` is decided when news of it come in or its time is up, not by looking at the clock.
 
-    `deadline`: of a pushed alert, when it ends by the timer. `held`: by how many groups.
+    `places`: None until it is routed. `deadline`: of a pushed alert, when it ends by the timer. `held`: by how many groups.
     """
 
     alert: Alert
     values: dict[str, str]
     fires: bool
-    places: tuple[Place, ...] = ()
+    places: tuple[Place, ...] | None = None
     deadline: float | None = None
     held: int = 0
     seen: Remembered = UNSEEN
@@ -41,6 +41,5 @@ class Group:
     place: Place
     route: Route
     key: str
-    due: float
+    due: float = 0.0
     alerts: dict[int, Known] = field(default_factory=dict)
-    alive: bool = True

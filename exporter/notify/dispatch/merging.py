@@ -24,10 +24,15 @@ def end_of(alert: Alert) -> float:
 
 
 def arrived(alert: Alert, now: float) -> Alert:
-    """An alert as it came in, with an end that is not ahead where it has ended."""
-    if alert.ends_at is not None and now < alert.ends_at <= now + SLACK_SECONDS:
-        return replace(alert, ends_at=now)
-    return alert
+    """An alert as it came in: one that has ended has no end ahead, and one whose end is ahead has it as `until`, too.
+
+    Only an alert that was pushed knows its end before it comes.
+    """
+    if alert.ends_at is None or alert.ends_at <= now:
+        return alert
+    if alert.ends_at <= now + SLACK_SECONDS:
+        return replace(alert, ends_at=now, until=None)
+    return replace(alert, until=alert.ends_at)
 
 
 def ended(alert: Alert, now: float) -> Alert:
@@ -46,11 +51,16 @@ def merged(old: Alert, old_fires: bool, new: Alert, now: float) -> Alert:
     if new_end <= now:
         if not old_fires and old_end > new_end:
             ends_at, until = old.ends_at, None
-    elif old_end > new_end and old.until is None:
-        ends_at, until = old.ends_at, None
+    elif old_end > new_end and not _timed_out(old):
+        ends_at, until = old.ends_at, old.until
     if (starts_at, ends_at, until) == (new.starts_at, new.ends_at, new.until):
         return new
     return replace(new, starts_at=starts_at, ends_at=ends_at, until=until)
+
+
+def _timed_out(alert: Alert) -> bool:
+    """Whether its end is only when nobody has said anything for too long."""
+    return alert.ends_at is None and alert.until is not None
 
 
 def same(one: Alert, other: Alert) -> bool:

@@ -43,3 +43,8 @@ class Routing:
     def forwards(self, receiver: str) -> bool:
         """Whether it has endpoints that get alerts."""
         return receiver in self._forwarded
+
+    @property
+    def any_forwards(self) -> bool:
+        """Whether any receiver has."""
+        return bool(self._forwarded)
