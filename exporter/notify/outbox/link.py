@@ -110,9 +110,9 @@ class Link:
             self.close()
             self.behind = True
         if self._unread:
-            # It could not be read at the start, and now perhaps can: what it says is too late, and not to be lost.
-            if self._path.exists():
-                self._set_aside("unread")
+            # It could not be read at the start: when it can be now, what it says is too late, but not to be lost.
+            file.connect(self._path).close()
+            self._set_aside("unread")
             self._unread = False
         self._connection = file.connect(self._path)
         with translated():
