@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple
 from exporter.alerting.state import Alert, Move, State, shift
 from exporter.storage.model import Labels
 
+GRACE_MS = 120_000
+"""How long after a start nobody is told that a remembered alert has no data: scrapes and slow recording rules begin."""
+
 Standing = State | Literal["held"]
 """What others are told of an alert: its state, or that it fired and nobody knows what it does now."""
 
@@ -19,7 +22,7 @@ Standing = State | Literal["held"]
 class Held(NamedTuple):
     """An alert as it last fired; `since` when its data is away.
 
-    `told` false: somebody remembered that it fires, and nobody has yet been told that it has no data.
+    `told` false: it was remembered from before a restart, and nobody has been told yet that it has no data.
     """
 
     alert: Alert
@@ -85,7 +88,7 @@ def hold(
         elif timeout and now - one.since >= timeout:
             changes.append(Change(over(one.alert, now), "held", "inactive", one.since))
             del held[labels]
-        elif not one.told:
+        elif not one.told and now - one.since >= GRACE_MS:
             changes.append(Change(one.alert, "firing", "held", one.since))
             held[labels] = one._replace(told=True)
     return Holding({**held, **fresh}, alerts, changes)

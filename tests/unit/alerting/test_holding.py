@@ -1,0 +1,142 @@
+"""Alerts without data: held, going on, over, given up. Nothing but values; times in ms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from exporter.alerting.holding import GRACE_MS, Change, Held, Holding, hold, moved, release
+from exporter.alerting.state import Alert, Found, Move, State, Terms, forget, step
+from exporter.storage.model import Labels
+
+A: Labels = (("alertname", "A"),)
+B: Labels = (("alertname", "B"),)
+
+
+def alert(state: State, labels: Labels = A, *, fired: int | None = 10, active: int = 5) -> Alert:
+    return Alert(labels, (), 1.0, state, active, fired, 20 if state == "inactive" else None)
+
+
+def held(labels: Labels = A, *, since: int = 20, told: bool = True) -> Mapping[Labels, Held]:
+    return {labels: Held(alert("inactive", labels), since, told)}
+
+
+def judged(
+    before: Mapping[Labels, Held],
+    now: int,
+    *moves: Move,
+    alerts: Mapping[Labels, Alert] | None = None,
+    known: bool = False,
+    timeout: int = 0,
+) -> Holding:
+    return hold(before, alerts or {}, moves, now, timeout=timeout, known=lambda labels: known)
+
+
+ENDED = Move(alert("inactive"), "firing", "inactive")
+
+
+def test_an_alert_that_ends_without_data_is_held_and_with_data_it_is_over() -> None:
+    without = judged({}, 20, ENDED)
+    assert without.held == {A: Held(alert("inactive"), 20)}
+    assert without.changes == [Change(alert("inactive"), "firing", "held", 20)]
+    with_data = judged({}, 20, ENDED, known=True)
+    assert not with_data.held
+    assert with_data.changes == [Change(alert("inactive"), "firing", "inactive")]
+
+
+def test_a_pending_alert_that_goes_is_nobodys_news_and_never_held() -> None:
+    move = Move(alert("inactive", fired=None), "pending", "inactive")
+    assert judged({}, 20, move) == Holding({}, {}, [Change(*move)])
+
+
+def test_an_alert_that_fires_again_goes_on_since_it_first_fired() -> None:
+    again = alert("firing", fired=40, active=30)
+    result = judged(held(), 40, Move(again, "pending", "firing"), alerts={A: again})
+    on = replace(again, fired_at=10)
+    assert result == Holding({}, {A: on}, [Change(on, "held", "firing")])
+
+
+def test_an_alert_is_held_in_silence_while_its_condition_holds_for_less_than_for() -> None:
+    pending = alert("pending", fired=None, active=30)
+    begins = judged(held(), 30, Move(pending, "inactive", "pending"), alerts={A: pending}, known=True)
+    assert begins == Holding(held(), {A: pending}, [])
+    for known in (False, True):
+        later = judged(held(), 500, alerts={A: pending}, known=known, timeout=100)
+        assert later == Holding(held(), {A: pending}, [])
+
+
+def test_an_alert_is_over_when_its_data_is_back_and_it_does_not_fire() -> None:
+    assert judged(held(), 30) == Holding(held(), {}, [])
+    result = judged(held(), 40, known=True)
+    assert not result.held
+    assert result.changes == [Change(replace(alert("inactive"), resolved_at=40), "held", "inactive")]
+
+
+def test_one_that_was_pending_again_and_is_found_no_more_is_judged_like_any_other() -> None:
+    gone = Move(alert("inactive", fired=None, active=30), "pending", "inactive")
+    assert judged(held(), 40, gone) == Holding(held(), {}, [])
+    assert [one.after for one in judged(held(), 40, gone, known=True).changes] == ["inactive"]
+
+
+def test_after_the_timeout_an_alert_is_given_up_and_that_is_said() -> None:
+    assert judged(held(since=20), 119, timeout=100).held
+    given_up = judged(held(since=20), 120, timeout=100)
+    assert not given_up.held
+    assert given_up.changes == [Change(replace(alert("inactive"), resolved_at=120), "held", "inactive", 20)]
+    assert judged(held(since=20), 10**12, timeout=0).held
+
+
+def test_a_remembered_alert_is_told_to_have_no_data_only_when_it_has_none() -> None:
+    pending = alert("pending", fired=None, active=30)
+    waiting = judged(held(told=False), 30, alerts={A: pending})
+    assert waiting == Holding(held(told=False), {A: pending}, [])
+    starting = judged(held(told=False), 20 + GRACE_MS - 1)
+    assert starting == Holding(held(told=False), {}, [])
+    result = judged(held(told=False), 20 + GRACE_MS)
+    assert result.held == held()
+    assert result.changes == [Change(alert("inactive"), "firing", "held", 20)]
+    assert not judged(result.held, 30 + GRACE_MS).changes
+
+
+def test_alerts_are_judged_one_by_one() -> None:
+    result = hold({**held(A), **held(B)}, {}, (), 40, timeout=0, known=lambda labels: labels == B)
+    assert result.held == held(A)
+    assert [one.alert.labels for one in result.changes] == [B]
+
+
+def test_where_a_rule_is_gone_its_held_alerts_are_over() -> None:
+    assert release(held(), 50) == [Change(replace(alert("inactive"), resolved_at=50), "held", "inactive")]
+
+
+def test_a_clock_that_is_set_back_takes_held_alerts_along() -> None:
+    (one,) = moved(held(since=20), -7).values()
+    assert (one.since, one.alert.fired_at, one.alert.active_at) == (13, 3, -2)
+
+
+def test_states_and_what_is_told_stay_in_step_over_a_long_outage() -> None:
+    """Fires at 0, data gone at 10, back at 50 with the condition, over at 60."""
+    terms = Terms(0, 0, 0)
+    alerts: Mapping[Labels, Alert] = {}
+    holding: Mapping[Labels, Held] = {}
+    told: list[tuple[int, str, str]] = []
+    for now in range(0, 80, 10):
+        data = not 10 <= now < 50
+        found = [Found(A, (), 1.0)] if data and now < 60 else []
+        after = step(alerts, found, terms, now)
+        result = judged(holding, now, *after.moves, alerts=after.alerts, known=data)
+        alerts, holding = result.alerts, result.held
+        told += [(now, one.before, one.after) for one in result.changes]
+        if result.changes and now < 60:
+            assert result.changes[0].alert.fired_at == 0
+    assert told == [
+        (0, "inactive", "firing"),
+        (10, "firing", "held"),
+        (50, "held", "firing"),
+        (60, "firing", "inactive"),
+    ]
+
+
+def test_a_rule_that_exceeds_its_limit_has_not_resolved_anything() -> None:
+    firing = {A: alert("firing"), B: alert("firing", B)}
+    result = hold({}, {}, forget(firing, 30), 30, timeout=0, known=lambda labels: False)
+    assert set(result.held) == {A, B}
