@@ -1,6 +1,7 @@
-"""Every endpoint under `/api/v2`, from what is asked to the answer.
+"""Every endpoint under `/api/v2` and `/api/v1/notifications`, from what is asked to the answer.
 
-Refusals are JSON strings, as in api/v2/openapi.yaml of https://github.com/prometheus/alertmanager
+Refusals of Alertmanager's endpoints are JSON strings, as in api/v2/openapi.yaml of
+https://github.com/prometheus/alertmanager; ours refuse as the rest of `/api/v1` does.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.notify.silences import SilenceError, SilenceNotFoundError
-from exporter.web.alertmanager import asked, posted, shown
+from exporter.web.alertmanager import asked, delivery, posted, shown
 from exporter.web.alertmanager.model import Alerting, ApiRefused
-from exporter.web.api.envelope import Answer, pack, to_json
+from exporter.web.api.envelope import Answer, pack, success, to_json
+from exporter.web.api.model import ApiError
 
 if TYPE_CHECKING:
     from multidict import MultiMapping
@@ -36,7 +38,7 @@ class Call:
     query: MultiMapping[str]
     body: bytes = b""
     id: str = ""
-    """The silence in `silence/<id>`."""
+    """The silence in `silence/<id>`, the number in `notifications/<id>/resend`."""
     gzip: bool = False
 
 
@@ -131,6 +133,29 @@ class Api:
     async def status(self, call: Call) -> Answer:
         """The configuration without its secrets, and the version."""
         return _answer(shown.status(self._alerting.config.shown, self._alerting.started), gzip=call.gzip)
+
+    async def notifications(self, call: Call) -> Answer:
+        """Queues, circuits and dead letters."""
+        outbox = self._alerting.outbox
+        statuses, dead, stats = self._alerting.delivery.status(), outbox.dead(), outbox.stats
+        async with self._places:
+            return await asyncio.to_thread(
+                lambda: success(delivery.overview(statuses, dead, stats), gzip=call.gzip)
+            )
+
+    async def resend(self, call: Call) -> Answer:
+        """Send a dead letter again."""
+        letters = {letter.notification.number: letter.notification for letter in self._alerting.outbox.dead()}
+        number = int(call.id)  # the path holds digits only
+        letter = letters.get(number)
+        if letter is None:
+            raise ApiError("not_found", f"there is no dead letter {number}")
+        if not await self._alerting.delivery.resend(number):
+            place = f"{letter.receiver} {letter.integration}"
+            raise ApiError(
+                "bad_data", f"dead letter {number} is for {place}, which is not configured any more"
+            )
+        return success({"number": number})
 
     async def _listed(self, texts: Callable[[], Iterator[str]], call: Call, size: int) -> Answer:
         if size <= THREAD_ALERTS:

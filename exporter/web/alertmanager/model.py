@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from exporter.notify.config.model import NotifyConfig
-    from exporter.notify.delivery import Delivery
+    from exporter.notify.delivery.delivery import Delivery
     from exporter.notify.dispatch.dispatcher import Dispatcher
+    from exporter.notify.outbox.outbox import Outbox
 
 
 class Alerting(Protocol):
@@ -23,7 +24,11 @@ class Alerting(Protocol):
 
     @property
     def delivery(self) -> Delivery:
-        """What is on its way, and what is given up."""
+        """What is on its way."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """What was given up."""
 
     @property
     def started(self) -> float:

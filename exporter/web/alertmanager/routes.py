@@ -1,4 +1,4 @@
-"""Alertmanager's API v2 on aiohttp: requests into calls, answers into responses."""
+"""Alertmanager's API v2 and `/api/v1/notifications` on aiohttp: requests into calls, answers into responses."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from aiohttp import web
 from exporter.exposition.page import negotiate
 from exporter.web.alertmanager.api import Api, Call, refusal
 from exporter.web.alertmanager.model import Alerting, ApiRefused
-from exporter.web.api.envelope import Answer
+from exporter.web.api.envelope import Answer, failure
+from exporter.web.api.model import ApiError
 from exporter.web.exchange import BodyRefused, Sending, read_body
 
 log = structlog.get_logger(__name__)
 
-PREFIX = "/api/v2"
 Handler = Callable[[Api, Call], Awaitable[Answer]]
 ENDPOINTS: Mapping[tuple[str, str], Handler] = MappingProxyType(
     {
-        ("GET", "/alerts"): Api.alerts,
-        ("POST", "/alerts"): Api.post_alerts,
-        ("GET", "/alerts/groups"): Api.groups,
-        ("GET", "/silences"): Api.silences,
-        ("POST", "/silences"): Api.post_silence,
-        ("GET", "/silence/{id}"): Api.silence,
-        ("DELETE", "/silence/{id}"): Api.delete_silence,
-        ("GET", "/receivers"): Api.receivers,
-        ("GET", "/status"): Api.status,
+        ("GET", "/api/v2/alerts"): Api.alerts,
+        ("POST", "/api/v2/alerts"): Api.post_alerts,
+        ("GET", "/api/v2/alerts/groups"): Api.groups,
+        ("GET", "/api/v2/silences"): Api.silences,
+        ("POST", "/api/v2/silences"): Api.post_silence,
+        ("GET", "/api/v2/silence/{id}"): Api.silence,
+        ("DELETE", "/api/v2/silence/{id}"): Api.delete_silence,
+        ("GET", "/api/v2/receivers"): Api.receivers,
+        ("GET", "/api/v2/status"): Api.status,
+        ("GET", "/api/v1/notifications"): Api.notifications,
+        ("POST", "/api/v1/notifications/{id:[0-9]{1,18}}/resend"): Api.resend,
     }
 )
 _INTERNAL = refusal(ApiRefused(500, "internal error; the daemon's log says more"))
@@ -39,13 +41,13 @@ _TOO_MANY = refusal(ApiRefused(503, "too many large answers wait for their reade
 def add_routes(
     application: web.Application, alerting: Alerting, *, clock: Callable[[], float] = time.time
 ) -> None:
-    """Every endpoint of Alertmanager's; who may ask is the application's business. `clock` in unix seconds."""
+    """Every endpoint; who may ask is the application's business. `clock` in unix seconds."""
     api, sending = Api(alerting, clock), Sending()
     for (method, path), handler in ENDPOINTS.items():
         respond = _responder(api, handler, sending)
-        application.router.add_route(method, PREFIX + path, respond)
+        application.router.add_route(method, path, respond)
         if method == "GET":
-            application.router.add_route("HEAD", PREFIX + path, respond)
+            application.router.add_route("HEAD", path, respond)
 
 
 def _responder(
@@ -56,6 +58,8 @@ def _responder(
             answer = await handler(api, await _call(request))
         except ApiRefused as error:
             answer = refusal(error)
+        except ApiError as error:
+            answer = failure(error)
         except Exception as error:
             log.exception("api_failed", path=request.path, error=f"{type(error).__name__}: {error}")
             answer = _INTERNAL
