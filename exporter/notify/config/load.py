@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import SecretStr
 
 from exporter.alerting.document import DocumentError, Node, parse_document
-from exporter.alerting.durations import parse_duration
 from exporter.alerting.files import shipped_folder
 from exporter.alerting.rulefile import read_rule_file
 from exporter.errors import ConfigError
@@ -28,6 +27,9 @@ from exporter.notify.config.values import SECRET_MASK, check_url
 
 DEFAULT_FILE = "alertmanager.yml"
 """The configuration that ships beside the rules, for whoever names none."""
+
+RESOLVE_TIMEOUT = 300.0
+"""Alertmanager's default, in seconds."""
 
 _KEYS = (
     "global",
@@ -109,7 +111,8 @@ def _config(root: Node | None, reading: Reading, webhooks: Sequence[SecretStr]) 
     for item in reading.items(nodes.get("templates"), "templates"):
         reading.problem(item, "templates", "Go templates are not carried out here; leave it empty")
     common = reading.entries(nodes.get("global"), "global")
-    options = reading.part(GlobalOptions, nodes["global"], common, "global") if "global" in nodes else None
+    if "global" in nodes:
+        reading.part(GlobalOptions, nodes["global"], common, "global")
     names, endpoints = _receivers(nodes.get("receivers"), common, reading)
     intervals = read_intervals(nodes.get("mute_time_intervals"), "mute_time_intervals", reading)
     for name, interval in read_intervals(nodes.get("time_intervals"), "time_intervals", reading).items():
@@ -131,18 +134,17 @@ def _config(root: Node | None, reading: Reading, webhooks: Sequence[SecretStr]) 
         receivers=tuple(names),
         inhibitions=read_inhibitions(nodes.get("inhibit_rules"), reading),
         intervals=intervals,
-        resolve_timeout=_resolve_timeout(options, common, reading),
+        resolve_timeout=_resolve_timeout(common, reading),
         shown="" if root is None or reading.reader.problems else _shown(root, route.receiver, len(webhooks)),
     )
 
 
-def _resolve_timeout(options: GlobalOptions | None, common: Fields, reading: Reading) -> float:
-    text = (options or GlobalOptions()).resolve_timeout
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        reading.problem(common["resolve_timeout"][1], "global.resolve_timeout", str(error))
-        return 0.0
+def _resolve_timeout(common: Fields, reading: Reading) -> float:
+    if "resolve_timeout" not in common:
+        return RESOLVE_TIMEOUT
+    node = common["resolve_timeout"][1]
+    milliseconds = reading.reader.duration_ms(node, "global.resolve_timeout")
+    return RESOLVE_TIMEOUT if milliseconds is None else milliseconds / 1000
 
 
 def _receivers(node: Node | None, common: Fields, reading: Reading) -> tuple[list[str], list[Endpoint]]:
