@@ -40,7 +40,7 @@ _RANKS = {
     "none": 4,
 }
 _RANK_OTHERS = 2
-_SILENT_LABELS = re.compile(r"alertname|severity|job|sloth_.*|__.*")
+_SILENT_LABELS = re.compile(r"alertname|severity|job|uuid|sloth_.*|__.*")
 _URL = re.compile(r"https?://[^\s<>\"'`\\|()\[\]]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -68,7 +68,7 @@ class Message:
     tone: Tone
     notices: tuple[Notice, ...]
     where: str = ""
-    """Labels that all alerts share."""
+    """What all alerts share: labels, and what is known of the box."""
     note: str = ""
     left_out: int = 0
     """Alerts beyond those that are told of."""
@@ -98,7 +98,7 @@ def compose(
         title=_title(notification, alerts, context),
         tone=_tone(notification, alerts),
         notices=tuple(notices),
-        where=_which(common, ""),
+        where=_where(common, notices, context),
         note="Told again: nothing has changed." if notification.repeated else "",
         left_out=len(alerts) - len(shown),
         console=f"{context.external_url}/" if _URL.fullmatch(context.external_url) else "",
@@ -158,34 +158,40 @@ class _Clock:
 def _notice(
     alert: Alert, at: float, common: Labels, context: Context, actions: Mapping[str, str], clock: _Clock
 ) -> Notice:
+    own = tuple(label for label in alert.labels if label not in common)
+    what = _what(alert)
+    if alert.status(at) == "resolved":
+        return Notice("resolved", what, which=_which(own, what), when=_when(alert, clock))
     said = dict(alert.annotations)
     how_bad = cut(_lines(said.get("description", said.get("message", ""))), DESCRIPTION_CHARACTERS)
     if budget := said.get("budget_left"):
         how_bad = f"{how_bad} Error budget left: {_line(budget, SHORT_CHARACTERS)}.".strip()
     runbook = _link(said.get("runbook_url", ""), context)
-    resolved = alert.status(at) == "resolved"
-    own = tuple(label for label in alert.labels if label not in common)
     return Notice(
-        state="resolved" if resolved else "firing" if alert.no_data_since is None else "no data",
-        what=_what(alert),
+        state="firing" if alert.no_data_since is None else "no data",
+        what=what,
         how_bad=how_bad,
-        which=_which(own, f"{_what(alert)} {how_bad}"),
-        when=_when(alert, resolved, clock),
+        which=_which(own, f"{what} {how_bad}"),
+        when=_when(alert, clock),
         why=_line(said.get("diagnosis", ""), 2 * SHORT_CHARACTERS),
-        log="" if resolved else _end(_lines(said.get("last_log", "")), LOG_CHARACTERS),
-        action="" if resolved else _line(_action(said, runbook, actions), 2 * SHORT_CHARACTERS),
+        log=_end(_lines(said.get("last_log", "")), LOG_CHARACTERS),
+        action=_line(_action(said, runbook, actions), 2 * SHORT_CHARACTERS),
         runbook=runbook,
     )
 
 
 def _what(alert: Alert) -> str:
-    return _line(dict(alert.annotations).get("summary", "") or alert.name or "Alert", SHORT_CHARACTERS)
+    return _line(_subject(alert), SHORT_CHARACTERS)
 
 
-def _when(alert: Alert, resolved: bool, clock: _Clock) -> str:
+def _subject(alert: Alert) -> str:
+    return next((text for name, text in alert.annotations if name == "summary"), "") or alert.name or "Alert"
+
+
+def _when(alert: Alert, clock: _Clock) -> str:
     if alert.name == REPORT:
         return ""
-    if resolved and alert.ends_at is not None:
+    if alert.ends_at is not None and alert.ends_at <= clock.now:
         return f"Resolved at {clock.show(alert.ends_at)} after {span(alert.ends_at - alert.starts_at)}."
     since = f"Since {clock.show(alert.starts_at)}"
     if clock.now - alert.starts_at >= 1:
@@ -204,8 +210,8 @@ def _title(notification: Notification, alerts: Sequence[Alert], context: Context
     words = [_state(notification, alerts), _what(lead) if lead else "Nothing"]
     title = ": ".join(word for word in words if word)
     if len(alerts) > 1:
-        same = all(_what(alert) == words[1] for alert in alerts)
-        title += f" ({len(alerts)} alerts)" if same else f", and {len(alerts) - 1} more"
+        same = all(_subject(alert) == _subject(alerts[0]) for alert in alerts)
+        title += f", {len(alerts)} alerts" if same else f", and {len(alerts) - 1} more"
     instance = _line(context.facts.get("instance", ""), 60)
     suffix = f" ({instance})" if instance else ""
     return cut(title, TITLE_CHARACTERS - len(suffix)) + suffix
@@ -242,6 +248,13 @@ def _rank(alert: Alert) -> int:
 def _common(alerts: Sequence[Alert]) -> Labels:
     shared = set(alerts[0].labels).intersection(*(alert.labels for alert in alerts[1:]))
     return tuple(label for label in alerts[0].labels if label in shared)
+
+
+def _where(common: Labels, notices: Sequence[Notice], context: Context) -> str:
+    facts = tuple((name, context.facts[name]) for name in ("engine", "model") if context.facts.get(name))
+    said = " ".join(f"{notice.what} {notice.how_bad} {notice.which}" for notice in notices[:1])
+    labels = _which(common, said)
+    return ", ".join(part for part in (_which(facts, f"{said} {labels}"), labels) if part)
 
 
 def _which(labels: Labels, said: str) -> str:

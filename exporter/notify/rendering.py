@@ -183,5 +183,5 @@ HTML = Dialect(
     gap="<br>\n<br>\n",
 )
 
-TELEGRAM = Dialect(html.escape, HTML.bold, HTML.link, HTML.block)
+TELEGRAM = Dialect(lambda text: html.escape(_unmention(text)), HTML.bold, HTML.link, HTML.block)
 """HTML as Telegram takes it, where a line break is one: https://core.telegram.org/bots/api#html-style"""

@@ -56,10 +56,17 @@ class Style:
     titled: bool = False
 
 
-DISCORD = Style("markdown", MARKDOWN, Limit(2000, utf16_units), titled=True)
-"""https://discord.com/developers/docs/resources/webhook#execute-webhook"""
-TELEGRAM_STYLE = Style("html", TELEGRAM, Limit(4096, utf16_units), titled=True)
-"""https://core.telegram.org/bots/api#sendmessage"""
+DISCORD = Style(
+    "markdown", MARKDOWN, Limit(2000, lambda text: utf16_units(text) + text.count(":")), titled=True
+)
+"""Apprise puts a sign before colons that would make an emoji.
+
+https://discord.com/developers/docs/resources/webhook#execute-webhook
+"""
+TELEGRAM_STYLE = Style(
+    "html", TELEGRAM, Limit(4096, lambda text: utf16_units(text) + text.count("\n")), titled=True
+)
+"""Apprise ends lines with two characters. https://core.telegram.org/bots/api#sendmessage"""
 TEAMS = Style("markdown", CARD_MARKDOWN, Limit(20_000, octets), titled=True)
 """Of the 28 KB of a message; https://learn.microsoft.com/microsoftteams/limits-specifications-teams"""
 
@@ -72,6 +79,8 @@ class Target:
     style: Style | None = None
     """None: as the plugin's own description says."""
     attributes: Mapping[str, object] = field(default_factory=dict, repr=False)
+    protocol: str = ""
+    """Of the plugin that has to take the URL; empty: any."""
 
 
 class AppriseReceiver:
@@ -86,7 +95,8 @@ class AppriseReceiver:
         rest = target.url.partition("://")[2]
         tokens = [part for part in re.split(r"[/?&=@:,]+", rest) if len(part) >= 6]
         self._masker = Masker([rest, *tokens])
-        self._style = target.style or _style_of(_plugin(target, seconds))
+        plugin = _plugin(target, seconds)
+        self._style = target.style or _style_of(plugin)
 
     @property
     def kind(self) -> str:
@@ -165,7 +175,7 @@ def _target(endpoint: Endpoint) -> Target:
     match options:
         case DiscordOptions():
             look = {"avatar_url": options.avatar_url or None, "user": options.username or None}
-            return Target(options.webhook_url.get_secret_value(), DISCORD, look)
+            return Target(options.webhook_url.get_secret_value(), DISCORD, look, "discord")
         case TelegramOptions():
             thread = f":{options.message_thread_id}" if options.message_thread_id is not None else ""
             token = quote(options.bot_token.get_secret_value(), safe=":")
@@ -173,9 +183,9 @@ def _target(endpoint: Endpoint) -> Target:
                 "notify_url": f"{options.api_url.rstrip('/')}/bot",
                 "silent": options.disable_notifications,
             }
-            return Target(f"tgram://{token}/{options.chat_id}{thread}/", TELEGRAM_STYLE, attributes)
+            return Target(f"tgram://{token}/{options.chat_id}{thread}/", TELEGRAM_STYLE, attributes, "tgram")
         case TeamsOptions():
-            return Target(options.webhook_url.get_secret_value(), TEAMS)
+            return Target(options.webhook_url.get_secret_value(), TEAMS, protocol="workflows")
         case AppriseOptions():
             return Target(options.url.get_secret_value())
     raise ConfigError(
@@ -202,7 +212,7 @@ def _plugin(target: Target, seconds: float) -> Any:
     import apprise
 
     plugin: Any = apprise.Apprise.instantiate(target.url, asset=_asset(), suppress_exceptions=True)
-    if plugin is None:
+    if plugin is None or (target.protocol and target.protocol not in plugin.secure_protocol):
         raise UnusableError("apprise does not take it")
     plugin.throttle = lambda *_, **__: None
     plugin.redirects = False
@@ -213,16 +223,12 @@ def _plugin(target: Target, seconds: float) -> Any:
 
 
 def _style_of(plugin: Any) -> Style:
-    """The richest markup that a plugin takes, within what it says it takes of it."""
+    """The markup that a plugin names first, within what it says it takes of it."""
     formats = plugin.notify_format if isinstance(plugin.notify_format, tuple) else (plugin.notify_format,)
-    names = {str(getattr(form, "value", form)) for form in formats}
+    markup = str(getattr(formats[0], "value", formats[0]))
     most = Limit(max(100, min(int(plugin.body_maxlen), 30_000)), octets)
-    titled = int(plugin.title_maxlen) <= 0
-    if "html" in names:
-        return Style("html", HTML, most, titled)
-    if "markdown" in names:
-        return Style("markdown", MARKDOWN, most, titled)
-    return Style("text", PLAIN, most, titled)
+    dialect = {"html": HTML, "markdown": MARKDOWN}.get(markup, PLAIN)
+    return Style(markup, dialect, most, titled=int(plugin.title_maxlen) <= 0)
 
 
 def _asset() -> Any:
