@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from exporter.engine.command import EngineCommand
     from exporter.engine.status import Engine, EngineStatus
     from exporter.gpu import GpuSampler
-    from exporter.monitor import Monitor
+    from exporter.notify.engine_facts import EngineFacts
     from exporter.sli import Indicators
     from exporter.systemd import Notifier
 
@@ -169,6 +169,7 @@ async def _live(
                 process.publish(now=time.monotonic())
                 server.publish(blocks.daemon)
                 monitor.publish()
+                notifications.publish()
 
         scraper = Scraper(
             settings.scrape,
@@ -201,15 +202,18 @@ async def _live(
         stack.push_async_callback(server.stop)
 
         # NumPy and the rules take their time: who scrapes is answered meanwhile.
-        await asyncio.to_thread(import_module, "exporter.monitor")
+        for module in ("exporter.monitor", "exporter.notifications"):
+            await asyncio.to_thread(import_module, module)
         from exporter.monitor import Monitor
+        from exporter.notifications import Notifications
         from exporter.web.api.daemon import daemon_api
 
+        instance = settings.rules.instance or urlsplit(server.url).netloc
         monitor = Monitor(
             settings,
             (blocks.indicators, blocks.gpu, blocks.daemon),
             daemon=blocks.daemon,
-            instance=settings.rules.instance or urlsplit(server.url).netloc,
+            instance=instance,
             external_url=server.url,
             reserved=RESERVED_PREFIXES,
             refresh=refresh,
@@ -217,9 +221,24 @@ async def _live(
         )
         stack.push_async_callback(monitor.stop)
         await monitor.start(settings.data_dir)
-        readers.before_render.append(monitor.publish)
+        notifications = Notifications(
+            settings,
+            blocks.daemon,
+            external_url=server.url,
+            instance=instance,
+            facts=_engine_facts(settings, command, engine),
+        )
+        await notifications.start(settings.data_dir, monitor.evaluator, monitor.head)
+        stack.push_async_callback(notifications.close)
+        readers.before_render += [monitor.publish, notifications.publish]
+
+        async def reload() -> Sequence[str]:
+            """Rules and receivers, each by itself; the mistakes in both."""
+            return [*(await monitor.reload()).problems, *await notifications.reload()]
+
         await server.serve_api(
-            daemon_api(settings, server.url, monitor, engine, indicators, gpu, blocks.indicators)
+            daemon_api(settings, server.url, monitor, engine, indicators, gpu, blocks.indicators, reload),
+            notifications,
         )
 
         scraping = Ticker(settings.scrape.interval, scraper.scrape)
@@ -250,26 +269,28 @@ async def _live(
                 tasks.create_task(gpu.run(), name="gpu"),
                 tasks.create_task(heartbeat.run(), name="heartbeat"),
                 tasks.create_task(monitor.run(), name="rules"),
+                tasks.create_task(notifications.run(), name="notifications"),
             ]
             loop.add_signal_handler(
-                signal.SIGHUP, lambda: tasks.create_task(_reload(monitor, notifier), name="reload")
+                signal.SIGHUP, lambda: tasks.create_task(_reload(reload, notifier), name="reload")
             )
             # What was loaded stays: going through it for garbage would halt everything for 70 ms now and then.
             gc.freeze()
             notifier.ready()
             await engine.run()
             notifier.stopping()
+            await notifications.stop()
             for task in around:
                 task.cancel()
         await keeper.sync()
         log.info("stopped")
 
 
-async def _reload(monitor: Monitor, notifier: Notifier) -> None:
-    """SIGHUP: the rules are read again, and systemd is told meanwhile. Whatever goes wrong, the daemon goes on."""
+async def _reload(reload: Callable[[], Awaitable[object]], notifier: Notifier) -> None:
+    """SIGHUP: rules and receivers are read again, and systemd is told meanwhile. Whatever goes wrong, the daemon goes on."""
     notifier.reloading()
     try:
-        await monitor.reload()
+        await reload()
     except Exception as error:
         log.exception("reload_failed", error=f"{type(error).__name__}: {error}")
     finally:
@@ -321,6 +342,17 @@ def _engine(
         recent_samples=indicators.recent_samples,
         gpu_memory_of=gpu.memory_of,
     )
+
+
+def _engine_facts(settings: Settings, command: EngineCommand | None, engine: Engine) -> EngineFacts:
+    """What messages say of the engine: its output is ours only where we started it."""
+    from exporter.engine.supervisor import OUTPUT_NAME
+    from exporter.notify.engine_facts import EngineFacts
+
+    if command is None:
+        key = settings.engine.api_key
+        return EngineFacts(lambda: engine.status, None, () if key is None else (key.get_secret_value(),))
+    return EngineFacts(lambda: engine.status, settings.data_dir / OUTPUT_NAME, command.secrets)
 
 
 def _http_session() -> aiohttp.ClientSession:

@@ -15,6 +15,8 @@ def all_families() -> tuple[Family, ...]:
     import exporter.alerting.metrics
     import exporter.engine.metrics
     import exporter.gpu
+    import exporter.notify.forward
+    import exporter.notify.metrics
     import exporter.process_metrics
     import exporter.scrape.metrics
     import exporter.sli
@@ -28,6 +30,8 @@ def all_families() -> tuple[Family, ...]:
         *exporter.scrape.metrics.FAMILIES,
         *exporter.storage.metrics.FAMILIES,
         *exporter.alerting.metrics.FAMILIES,
+        *exporter.notify.metrics.FAMILIES,
+        *exporter.notify.forward.FAMILIES,
         *exporter.web.FAMILIES,
         *exporter.process_metrics.FAMILIES,
     )

@@ -61,7 +61,12 @@ class Monitor:
         self.head = Head(retention=base, memory_limit=storage.memory_limit)
         self._wake = asyncio.Event()
         self.evaluator = Evaluator(
-            settings.rules, self.head, daemon, external_url=external_url, wake=self._wake.set
+            settings.rules,
+            self.head,
+            daemon,
+            external_url=external_url,
+            wake=self._wake.set,
+            no_data_timeout=settings.notify.no_data_timeout,
         )
         self._metrics = StorageMetrics(daemon)
         self._archive: Archive | None = None

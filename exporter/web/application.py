@@ -32,6 +32,7 @@ from exporter.web.snapshot import Snapshot, page_headers
 
 if TYPE_CHECKING:
     from exporter.engine.status import EngineStatus
+    from exporter.web.alertmanager.model import Alerting
     from exporter.web.api import Api
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -92,6 +93,7 @@ def build_application(
     token: BearerToken,
     engine_status: Callable[[], EngineStatus],
     api: Api | None = None,
+    alerting: Alerting | None = None,
 ) -> web.Application:
     """All routes, behind one guard; without an API, its paths say that it is still to come."""
 
@@ -128,6 +130,10 @@ def build_application(
         from exporter.web.api.routes import add_routes
 
         plain = negotiate(None, None)
+        if alerting is not None:
+            from exporter.web.alertmanager.routes import add_routes as add_alertmanager_routes
+
+            add_alertmanager_routes(application, alerting)
         add_routes(application, api, lambda: snapshot.body(plain))
     else:
         application.router.add_route("*", "/api/{path:.*}", _not_yet)

@@ -24,6 +24,7 @@ from exporter.web.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from exporter.engine.status import EngineStatus
+    from exporter.web.alertmanager.model import Alerting
     from exporter.web.api import Api
 
 log = structlog.get_logger(__name__)
@@ -106,18 +107,20 @@ class WebServer:
                 advice="who reaches this address reads everything; set web.bearer_token, or listen on 127.0.0.1",
             )
 
-    async def serve_api(self, api: Api) -> None:
-        """From now on new connections find the API, too; once, after `start`."""
+    async def serve_api(self, api: Api, alerting: Alerting | None = None) -> None:
+        """From now on new connections find the API, too, and Alertmanager's where there is one; once, after `start`."""
         assert self._face is not None and self._applications is not None, "start() comes first"
         self._applications.callback(api.close)
-        self._face.fallback = await self._run_application(api)
+        self._face.fallback = await self._run_application(api, alerting)
 
-    async def _run_application(self, api: Api | None) -> Callable[[], asyncio.Protocol]:
+    async def _run_application(
+        self, api: Api | None, alerting: Alerting | None = None
+    ) -> Callable[[], asyncio.Protocol]:
         """Set an application up; what makes its protocol objects."""
         from exporter.web.application import build_application, build_runner
 
         assert self._applications is not None
-        application = build_application(self._snapshot, self._token, self._engine_status, api)
+        application = build_application(self._snapshot, self._token, self._engine_status, api, alerting)
         runner = build_runner(application, self._metrics)
         self._applications.push_async_callback(runner.cleanup)
         await runner.setup()

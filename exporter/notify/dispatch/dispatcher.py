@@ -28,6 +28,7 @@ from exporter.notify.dispatch.routing import Routing
 from exporter.notify.dispatch.telling import Said, fingerprints
 from exporter.notify.dispatch.views import AlertState, AlertView, GroupView
 from exporter.notify.dispatch.writing import Ledger, Writing
+from exporter.notify.fingerprint import show
 from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.model import Alert, Notification
 from exporter.notify.outbox.model import Change, LogEntry, Saved
@@ -114,6 +115,20 @@ class Dispatcher:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._flushing(), name="notify groups")
             tasks.create_task(self._writing.run(), name="notify outbox")
+
+    def announce(self, alert: Alert, receiver: str | None = None) -> None:
+        """Tell of something that happens once, such as a report, without grouping; where its route leads, or a receiver."""
+        now = self._clock()
+        receivers = dict.fromkeys(route.receiver for route in self._config.route.matching(alert.labels))
+        for name in (receiver,) if receiver is not None else receivers:
+            for endpoint in self._routing.endpoints(name):
+                key = f"announcement:{show(alert.fingerprint)}:{alert.starts_at:.3f}"
+                one = Notification(
+                    self._number, name, endpoint.integration, key, alert.labels, (alert,), created_at=now
+                )
+                self._number += 1
+                self._write(Change(notifications=(one,)))
+        self._stir(self._timer())
 
     async def drain(self) -> None:
         """Write down and hand on all that was decided so far; for the end, and for tests."""

@@ -85,13 +85,12 @@ class GuardedResolver(AbstractResolver):
 
     def __init__(self) -> None:
         self.allowed: frozenset[Sort] = frozenset()
-        self._inner = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The addresses of a host; AddressError where one of them must not be used."""
-        found = await self._inner.resolve(host, port, family)
+        found = await ThreadedResolver().resolve(host, port, family)
         for place in found:
             sort = sort_of(ip_address(place["host"].split("%")[0]))
             if sort != "other" and sort not in self.allowed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,12 +28,9 @@ def daemon_api(
     indicators: Indicators,
     gpu: GpuSampler,
     derived: Block,
+    reload: Callable[[], Awaitable[Sequence[str]]],
 ) -> Api:
     """The API over the store and the rules; `derived` is the block of the indicators, `url` the listener's."""
-
-    async def reload() -> Sequence[str]:
-        return (await monitor.reload()).problems
-
     return Api(
         settings.rules,
         monitor.head,

@@ -1,0 +1,233 @@
+"""From the rules to the receivers: what is loaded, put together and run so that alerts arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import time as time_of_day
+from pathlib import Path
+
+import structlog
+
+from exporter.errors import ConfigError
+from exporter.exposition.block import Block
+from exporter.notify.config.load import effective
+from exporter.notify.config.model import NotifyConfig
+from exporter.notify.delivery.delivery import Delivery
+from exporter.notify.dispatch import Dispatcher
+from exporter.notify.engine_facts import EngineFacts
+from exporter.notify.forward import Forwarder, alertmanagers
+from exporter.notify.intake import Intake, Rules
+from exporter.notify.metrics import NotifyMetrics
+from exporter.notify.model import Alert, Context, Receiver
+from exporter.notify.outbox.outbox import Outbox
+from exporter.notify.receivers.alertmanager import Target, targets_of
+from exporter.notify.receivers.build import build
+from exporter.notify.report.plan import Plan
+from exporter.notify.report.report import Report
+from exporter.settings import Settings
+from exporter.state import StateFile
+from exporter.storage.model import Storage
+
+log = structlog.get_logger(__name__)
+
+SETTLE_SECONDS = 3.0
+"""Longest time that the end waits for notifications that were never tried; they outlive it in the outbox."""
+FILE = "notify.db"
+
+
+class Notifications:
+    """Owns receivers, dispatcher, delivery and outbox; event loop only.
+
+    `rules` tell of alerts, `storage` has the samples that reports are made of. `facts` knows the engine. A mistake in the
+    configuration is told by `start` as a ConfigError, and by `reload` in its answer.
+    """
+
+    def __init__(
+        self, settings: Settings, block: Block, *, external_url: str, instance: str, facts: EngineFacts
+    ) -> None:
+        self._settings = settings
+        self._block = block
+        self._url = (settings.rules.external_url or external_url).rstrip("/")
+        self._instance = instance
+        self._facts = facts
+        self._metrics = NotifyMetrics(block)
+        self.started = time.time()
+        self.config: NotifyConfig
+        self.outbox: Outbox
+        self.delivery: Delivery
+        self.dispatcher: Dispatcher
+        self._intake: Intake
+        self._report: _Reporting | None = None
+        self._forwarders: dict[str, Forwarder] = {}
+        self._pushing: Forwarder | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._forwarding: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self, data_dir: Path, rules: Rules, storage: Storage) -> None:
+        """Load the configuration and what the daemon before left behind; once the rules are loaded, before they run."""
+        config, receivers, targets = await asyncio.to_thread(self._load)
+        self.outbox = await asyncio.to_thread(Outbox.open, data_dir / FILE)
+        self.config = config
+        self.delivery = Delivery(
+            receivers,
+            self.outbox,
+            context=self._context,
+            give_up_after=self._settings.notify.give_up_after,
+            metrics=self._metrics,
+        )
+        self.dispatcher = Dispatcher(
+            config, self.outbox, deliver=self.delivery.take, forward=self._forward, metrics=self._metrics
+        )
+        self._forwarders = {name: Forwarder(some, self._block) for name, some in targets.items()}
+        if urls := self._settings.notify.alertmanagers:
+            self._pushing = Forwarder(alertmanagers(urls), self._block)
+        saved = self.outbox.load()
+        self.dispatcher.restore(saved)
+        self.delivery.take(saved.pending)
+        self._intake = Intake(
+            rules,
+            self._put,
+            external_labels=self._settings.rules.external_labels,
+            external_url=self._url,
+            enrich=self._facts,
+        )
+        self._intake.remember(saved.alerts)
+        if self._settings.notify.report != "off":
+            self._report = _Reporting(self._settings, storage, self._url, data_dir / "report.json")
+        self._metrics.reloaded(time.time())
+        if not config.endpoints and self._pushing is None:
+            log.info("nobody_is_notified", advice="alerts are shown only; give --webhook URL or notify.file")
+
+    async def run(self) -> None:
+        """Tell whoever must be told, until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            for work in (self.dispatcher, self.delivery, self._intake):
+                self._tasks.create_task(work.run(), name=f"notify {type(work).__name__.lower()}")
+            if self._pushing is not None:
+                self._tasks.create_task(self._pushing.run(), name="notify alertmanagers")
+            if self._report is not None:
+                self._tasks.create_task(self._report.run(self._announce), name="notify report")
+            for name in self._forwarders:
+                self._begin_forwarding(name)
+
+    async def reload(self) -> Sequence[str]:
+        """Read the configuration again; the mistakes in it, and then nothing changed."""
+        try:
+            config, receivers, targets = await asyncio.to_thread(self._load)
+        except ConfigError as error:
+            self._metrics.not_reloaded()
+            for problem in error.problems:
+                log.error("notify_config_not_loaded", problem=problem)
+            return error.problems
+        self.config = config
+        self.dispatcher.reload(config)
+        await self.delivery.replace(receivers)
+        await self._replace_forwarders(targets)
+        self._metrics.reloaded(time.time())
+        log.info("notify_config_loaded", receivers=len(config.receivers), endpoints=len(config.endpoints))
+        return ()
+
+    def publish(self) -> None:
+        """Write the outbox's own series."""
+        self._metrics.outbox(self.outbox.stats)
+
+    async def stop(self) -> None:
+        """Write everything down; what was never tried is tried once, if that is quick. `run` is still at work."""
+        await self.dispatcher.drain()
+        await self.delivery.settle(SETTLE_SECONDS)
+
+    async def close(self) -> None:
+        """Let the file and the connections go."""
+        await self.outbox.close()
+        for forwarder in (*self._forwarders.values(), *([self._pushing] if self._pushing else [])):
+            await forwarder.close()
+
+    # --- inside
+
+    def _load(
+        self,
+    ) -> tuple[NotifyConfig, Mapping[tuple[str, str], Receiver], Mapping[str, Sequence[Target]]]:
+        """The configuration, its receivers, and its Alertmanagers by receiver; ConfigError."""
+        notify = self._settings.notify
+        config = effective(notify.file, notify.webhooks)
+        receivers: dict[tuple[str, str], Receiver] = {}
+        targets: dict[str, list[Target]] = {}
+        problems: list[str] = []
+        for endpoint in config.endpoints:
+            try:
+                if endpoint.kind == "alertmanager":
+                    targets.setdefault(endpoint.receiver, []).extend(targets_of(endpoint))
+                else:
+                    receivers[endpoint.receiver, endpoint.integration] = build(endpoint)
+            except ConfigError as error:
+                problems += error.problems
+        if (wanted := notify.report_receiver) is not None and wanted not in config.receivers:
+            problems.append(f"notify.report_receiver: there is no receiver {wanted!r}")
+        if problems:
+            raise ConfigError(problems)
+        return config, receivers, targets
+
+    def _context(self) -> Context:
+        facts = {**self._facts.facts(), "instance": self._instance}
+        return Context(external_url=self._url, now=time.time(), facts=facts)
+
+    def _put(self, alerts: Sequence[Alert]) -> None:
+        self.dispatcher.put(alerts)
+        if self._pushing is not None:
+            self._pushing.put(alerts)
+
+    def _forward(self, receiver: str, alerts: Sequence[Alert]) -> None:
+        if (forwarder := self._forwarders.get(receiver)) is not None:
+            forwarder.put(alerts)
+
+    def _announce(self, alert: Alert) -> None:
+        """Tell of something that is no alert of a rule, once."""
+        self.dispatcher.announce(alert, self._settings.notify.report_receiver)
+
+    async def _replace_forwarders(self, targets: Mapping[str, Sequence[Target]]) -> None:
+        before, self._forwarders = self._forwarders, {}
+        for name, some in targets.items():
+            self._forwarders[name] = Forwarder(some, self._block)
+            if (old := before.get(name)) is not None:
+                self._forwarders[name].put(old.standing())
+        for name, old in before.items():
+            if (task := self._forwarding.pop(name, None)) is not None:
+                task.cancel()
+            await old.close()
+        for name in self._forwarders:
+            self._begin_forwarding(name)
+
+    def _begin_forwarding(self, name: str) -> None:
+        if self._tasks is not None:
+            work = self._forwarders[name].run()
+            self._forwarding[name] = self._tasks.create_task(work, name=f"notify forward {name}")
+
+
+class _Reporting:
+    """The report on the service levels, which remembers over restarts when it was made."""
+
+    def __init__(self, settings: Settings, storage: Storage, external_url: str, file: Path) -> None:
+        notify = settings.notify
+        assert notify.report != "off"
+        self._report = Report(
+            storage,
+            Plan(notify.report, time_of_day.fromisoformat(notify.report_time)),
+            labels=settings.rules.external_labels,
+            external_url=external_url,
+        )
+        self._file = StateFile(file)
+        self._report.restore(self._file.load())
+
+    async def run(self, announce: Callable[[Alert], None]) -> None:
+        """Make each report when it is due."""
+
+        def send(alert: Alert) -> None:
+            announce(alert)
+            try:
+                self._file.save(self._report.state())
+            except OSError as error:
+                log.warning("report_time_not_saved", error=str(error))
+
+        await self._report.run(send)
