@@ -1,0 +1,85 @@
+"""What alerts about the engine say beyond their rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.alerting.files import read_groups
+from exporter.engine.output.diagnosis import Failure
+from exporter.engine.states import EngineState
+from exporter.engine.status import EngineStatus
+from exporter.notify.engine_facts import ABOUT_THE_ENGINE, EngineFacts, last_lines
+
+CRASHED = (("alertname", "VLLMEngineCrashed"), ("severity", "critical"))
+FAILURE = Failure("gpu_out_of_memory", "the GPU ran out of memory", "use a smaller model", retryable=True)
+OUTPUT = b"""INFO 11-20 12:00:00 [core.py:1] ready
+INFO:     10.0.0.1:5 - "POST /v1/completions HTTP/1.1" 200 OK
+Loading: 50% Completed | 1/2 [00:01<00:01,  1.00it/s]
+
+ERROR 11-20 12:00:01 [core.py:9] EngineCore failed, token hf_abcdefghijklmnopqrst
+torch.OutOfMemoryError: CUDA out of memory, asked s3cr3t
+"""
+
+
+def status(failure: Failure | None = FAILURE) -> EngineStatus:
+    return EngineStatus(
+        "supervised", "http://x", EngineState.backoff, last_failure=failure, models=("llama", "lora")
+    )
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    path = tmp_path / "engine.log"
+    path.write_bytes(OUTPUT)
+    return path
+
+
+def test_an_alert_about_the_engine_carries_why_it_ended_and_what_it_said_last(output: Path) -> None:
+    facts = EngineFacts(status, output, ["s3cr3t"])
+    assert facts(CRASHED) == {
+        "diagnosis": "the GPU ran out of memory; use a smaller model",
+        "last_log": "ready\nEngineCore failed, token ***\ntorch.OutOfMemoryError: CUDA out of memory, asked ***",
+    }
+
+
+def test_other_alerts_carry_nothing(output: Path) -> None:
+    facts = EngineFacts(status, output)
+    assert facts((("alertname", "VLLMHighTTFT"),)) == {}
+    assert facts(()) == {}
+
+
+def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
+    assert EngineFacts(lambda: status(None))(CRASHED) == {}
+    assert set(EngineFacts(status, tmp_path / "none.log")(CRASHED)) == {"diagnosis"}
+
+
+def test_a_message_may_name_the_engines_state_and_models() -> None:
+    assert EngineFacts(status).facts() == {"engine": "backoff", "model": "llama, lora"}
+    assert EngineFacts(lambda: EngineStatus("attached", "http://x")).facts() == {"engine": "stopped"}
+
+
+def test_at_most_ten_lines_and_a_thousand_characters_are_shown() -> None:
+    short = "\n".join(f"line {number}" for number in range(100)).encode()
+    assert last_lines(short).splitlines() == [f"line {number}" for number in range(90, 100)]
+    long = "\n".join("é" * 900 + str(number) for number in range(10)).encode()
+    shown = last_lines(long)
+    assert len(shown) <= 1000
+    assert [len(line) for line in shown.splitlines()] == [300, 300, 300]
+    assert last_lines(b"") == ""
+
+
+def test_a_line_is_masked_before_it_is_cut() -> None:
+    secret = "s" * 40
+    line = ("x" * 280 + secret).encode()
+    assert "sss" not in last_lines(line, [secret])
+
+
+def test_colours_and_broken_text_do_no_harm() -> None:
+    assert last_lines(b"\x1b[31mred\x1b[0m \xff\n") == "red \N{REPLACEMENT CHARACTER}"
+
+
+def test_the_alerts_about_the_engine_are_shipped_ones() -> None:
+    groups, _ = read_groups((), builtin=True)
+    assert {rule.name for group in groups for rule in group.rules} >= ABOUT_THE_ENGINE
