@@ -16,6 +16,7 @@ from typing import NamedTuple
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from aiohttp.resolver import ThreadedResolver
+from multidict import CIMultiDict
 from yarl import URL
 
 from exporter import __version__
@@ -137,10 +138,13 @@ class HttpClient:
         url = first
         for _ in range(MOST + 1):
             at_home = url.host == first.host and (url.port == first.port or url.scheme == "https")
+            sent = CIMultiDict(headers)
+            if at_home:
+                sent.update(self.transport.headers)
             async with self._session_for(url, first).post(
                 url,
                 data=io.BytesIO(body),
-                headers={**self.transport.headers, **headers} if at_home else headers,
+                headers=sent,
                 allow_redirects=False,
                 ssl=self.transport.tls,
                 server_hostname=self.transport.server_name if at_home and url.scheme == "https" else None,
