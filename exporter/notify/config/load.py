@@ -23,7 +23,7 @@ from exporter.notify.config.receivers import (
     WebhookOptions,
 )
 from exporter.notify.config.routes import read_inhibitions, read_route
-from exporter.notify.config.values import SECRET_MASK, check_url
+from exporter.notify.config.values import SECRET_URL_MASK, check_url
 
 DEFAULT_FILE = "alertmanager.yml"
 """The configuration that ships beside the rules, for whoever names none."""
@@ -202,16 +202,17 @@ def _shown(root: Node, receiver: str, webhooks: int) -> str:
         if one["name"] == receiver and webhooks:
             one["webhook_configs"] = [
                 *(one.get("webhook_configs") or ()),
-                *({"url": SECRET_MASK} for _ in range(webhooks)),
+                *({"url": SECRET_URL_MASK} for _ in range(webhooks)),
             ]
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     return str(yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
 def _receiver_shown(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: [masked(KINDS[key.removesuffix(_SUFFIX)], one) for one in value]
-        if key != "name" and value
-        else value
-        for key, value in data.items()
-    }
+    found = dict(data)
+    for key in found.keys() - {"name"}:
+        found[key] = [masked(KINDS[key.removesuffix(_SUFFIX)], one) for one in found[key] or ()]
+    for one in found.get("webhook_configs", ()):
+        if "url" in one:
+            one["url"] = SECRET_URL_MASK
+    return found

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 SECRET_MASK = "<secret>"  # noqa: S105 - what stands in place of one
 """What Alertmanager shows in place of a secret."""
+SECRET_URL_MASK = f"http://{SECRET_MASK}"
+"""The same where a reader must find a URL: to Alertmanager before 0.26 that of a webhook is no secret."""
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds for one attempt, where the configuration does not say."""
@@ -22,7 +24,7 @@ _GO_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ns|us|µs|ms|s|m|h)")
 
 def check_url(text: str) -> str:
     """The URL itself; ValueError, which does not show it, where it is no http or https URL with a host."""
-    if text == SECRET_MASK:
+    if SECRET_MASK in text:
         raise ValueError(f"{SECRET_MASK} is what stands in place of the secret when a configuration is shown")
     if "{{" in text:
         raise ValueError("a template is not carried out here: expected an http or https URL")

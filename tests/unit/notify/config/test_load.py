@@ -233,7 +233,11 @@ def test_what_is_shown_is_the_file_without_its_secrets(tmp_path: Path):
         "telegram_bot_token_file": "token",
     }
     webhook = data["receivers"][0]["webhook_configs"][1]
-    assert (webhook["url"], webhook["max_alerts"], webhook["headers"]) == ("<secret>", 3, {"A": "<secret>"})
+    assert (webhook["url"], webhook["max_alerts"], webhook["headers"]) == (
+        "http://<secret>",
+        3,
+        {"A": "<secret>"},
+    )
     assert data["receivers"][0]["alertmanager_configs"] == [{"urls": ["<secret>"]}]
     assert data["receivers"][0]["slack_configs"] == [{"channel": "#gpu", "send_resolved": True}]
 
@@ -354,7 +358,7 @@ def test_the_shipped_configuration_tells_its_default_receiver_by_webhook():
     ]
     assert "S3CRET" not in config.shown
     shown = yaml.safe_load(config.shown)["receivers"][0]
-    assert shown == {"name": "default", "webhook_configs": [{"url": "<secret>"}] * 2}
+    assert shown == {"name": "default", "webhook_configs": [{"url": "http://<secret>"}] * 2}
 
 
 def test_without_webhooks_the_shipped_configuration_tells_nobody():
@@ -387,7 +391,7 @@ def test_webhooks_come_on_top_of_a_file_and_are_numbered_after_its_own(tmp_path:
         ("r", "wecom[0]"),
         ("r", "webhook[1]"),
     ]
-    assert yaml.safe_load(config.shown)["receivers"][1]["webhook_configs"] == [{"url": "<secret>"}] * 2
+    assert yaml.safe_load(config.shown)["receivers"][1]["webhook_configs"] == [{"url": "http://<secret>"}] * 2
 
 
 def test_a_bad_webhook_is_named_by_its_place_and_not_shown():
