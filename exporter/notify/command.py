@@ -94,6 +94,19 @@ def chosen(config: NotifyConfig, receiver: str | None) -> Sequence[Endpoint]:
     return endpoints
 
 
+def external_url(settings: Settings) -> str:
+    """Where links lead to, as `run` would have it; no listener is opened for a test."""
+    from exporter.settings import parse_listen
+
+    if settings.rules.external_url is not None:
+        return settings.rules.external_url.rstrip("/")
+    host, port = parse_listen(settings.web.listen)
+    if host in ("", "::", "0.0.0.0"):  # noqa: S104  # of all addresses this one is right at least here
+        host = "localhost"
+    scheme = "https" if settings.web.tls_cert_file is not None else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def line(key: Key, outcomes: Sequence[tuple[Notification, Outcome]]) -> str:
     """What one endpoint was sent, and what became of it."""
     said = [f"{notification.status} {_result(outcome)}" for notification, outcome in outcomes]
@@ -124,7 +137,7 @@ async def _send(
             await receiver.close()
         raise
     instance = settings.rules.instance or socket.gethostname()
-    url = (settings.rules.external_url or f"http://{settings.web.listen}").rstrip("/")
+    url = external_url(settings)
 
     def context() -> Context:
         return Context(url, time.time(), {"instance": instance})
