@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,7 +155,7 @@ def build_apprise(endpoint: Endpoint) -> AppriseReceiver:
     """
     place = f"{endpoint.receiver}/{endpoint.integration}"
     try:
-        _quieten()
+        _load()
     except ImportError:
         raise ConfigError([f"{place}: {_MISSING}"]) from None
     target = _target(endpoint)
@@ -249,10 +250,17 @@ def _asset() -> Any:
     )
 
 
-def _quieten() -> None:
-    """Keep what apprise and requests log to ourselves: it holds tokens. ImportError where there is no apprise."""
-    import apprise  # noqa: F401
+def _load() -> None:
+    """Load apprise with its plugins, and keep what it and requests log to ourselves: it holds tokens.
 
+    Raises:
+        ImportError: there is no apprise.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of plugins that nobody asked for
+        import apprise
+
+        apprise.Apprise.instantiate("json://localhost")
     for name in ("apprise", "urllib3"):
         logger = logging.getLogger(name)
         logger.propagate = False

@@ -92,9 +92,7 @@ def feishu(url: str, secret: str | None) -> Bot:
             body |= {"sign": b64encode(hmac.digest(key, b"", sha256)).decode(), "timestamp": seconds}
         return url, body
 
-    return Bot(
-        "feishu", write, lambda answer: _judge(answer, "feishu", ("code", "StatusCode"), {9499, 11232, 11233})
-    )
+    return Bot("feishu", write, lambda answer: _judge(answer, "feishu", ("code", "StatusCode"), {11232}))
 
 
 def dingtalk(url: str, secret: str | None) -> Bot:
@@ -155,6 +153,6 @@ def _own_code(body: bytes, names: tuple[str, ...]) -> tuple[int | None, str]:
         return None, ""
     if not isinstance(said, dict):
         return None, ""
-    codes = [said[name] for name in names if isinstance(said.get(name), int)]
+    codes = [said[name] for name in names if type(said.get(name)) is int]
     words = str(said.get("errmsg") or said.get("msg") or said.get("StatusMessage") or "")
     return (codes[0] if codes else None), words.lower()
