@@ -87,7 +87,7 @@ def targets_of(endpoint: Endpoint, session_factory: SessionFactory = open_sessio
     """The Alertmanagers of an endpoint; ConfigError for HTTP options that cannot be."""
     options = endpoint.options
     assert isinstance(options, AlertmanagerOptions)
-    where = f"receiver {endpoint.receiver!r}, {endpoint.integration}"
+    where = f"{endpoint.receiver}/{endpoint.integration}"
     return tuple(Target(url.get_secret_value(), options, where, session_factory) for url in options.urls)
 
 

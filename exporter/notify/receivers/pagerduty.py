@@ -57,7 +57,7 @@ class Pagerduty:
         self._client = HttpClient(
             transport_of(
                 options.http_config,
-                f"receiver {endpoint.receiver!r}, {endpoint.integration}",
+                f"{endpoint.receiver}/{endpoint.integration}",
                 timeout=options.timeout,
                 urls=(options.url,),
                 secrets=(options.routing_key,),

@@ -33,7 +33,7 @@ class Webhook:
     def __init__(self, endpoint: Endpoint, session_factory: SessionFactory = open_session) -> None:
         options = endpoint.options
         assert isinstance(options, WebhookOptions)
-        where = f"receiver {endpoint.receiver!r}, {endpoint.integration}"
+        where = f"{endpoint.receiver}/{endpoint.integration}"
         self.send_resolved = endpoint.send_resolved
         self._url = options.url.get_secret_value()
         self._who = place(URL(self._url))

@@ -10,6 +10,12 @@ from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import KINDS
 from exporter.notify.receivers.build import build
 
+WORKFLOW = (
+    "https://prod-01.westus.logic.azure.com/workflows/"
+    + "a" * 32
+    + "/triggers/manual/paths/invoke?api-version=2016-06-01&sig="
+    + "b" * 43
+)
 OPTIONS: dict[str, dict[str, Any]] = {
     "webhook": {"url": "http://127.0.0.1:1/secret-path"},
     "email": {"to": "a@example.org", "from": "b@example.org", "smarthost": "127.0.0.1:25"},
@@ -17,8 +23,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "slack": {"api_url": "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX"},
     "telegram": {"bot_token": "123456789:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "chat_id": 1},
     "discord": {"webhook_url": "https://discord.com/api/webhooks/123456789012345678/" + "a" * 68},
-    "msteams": {"webhook_url": "https://example.webhook.office.com/webhookb2/" + "a" * 36},
-    "msteamsv2": {"webhook_url": "https://prod-01.westus.logic.azure.com:443/workflows/" + "a" * 32},
+    "msteams": {"webhook_url": WORKFLOW},
+    "msteamsv2": {"webhook_url": WORKFLOW},
     "feishu": {"webhook_url": "https://open.feishu.cn/open-apis/bot/v2/hook/secret-path"},
     "dingtalk": {"webhook_url": "https://oapi.dingtalk.com/robot/send?access_token=secret-token"},
     "wecom": {"webhook_url": "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=secret-key"},

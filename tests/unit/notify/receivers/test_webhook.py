@@ -158,7 +158,7 @@ async def test_no_secret_comes_back_in_what_the_server_says(
 def test_what_cannot_be_is_a_mistake_in_the_configuration(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError) as told:
         build(endpoint("http://h/x", **options))
-    assert str(told.value).startswith("receiver 'on-call', webhook[0]: ")
+    assert str(told.value).startswith("on-call/webhook[0]: ")
     assert problem in str(told.value)
     assert "geheim" not in str(told.value)
 
