@@ -15,7 +15,7 @@ from exporter.errors import ConfigError
 from exporter.notify.config.common import INHERITED, GlobalOptions
 from exporter.notify.config.hours import read_intervals
 from exporter.notify.config.model import Endpoint, NotifyConfig
-from exporter.notify.config.reading import Fields, Reading, masked, shown
+from exporter.notify.config.reading import Fields, Reading, given, masked, shown
 from exporter.notify.config.receivers import (
     KINDS,
     REFUSED_KINDS,
@@ -113,6 +113,7 @@ def _config(root: Node | None, reading: Reading, webhooks: Sequence[SecretStr]) 
     common = reading.entries(nodes.get("global"), "global")
     if "global" in nodes:
         reading.part(GlobalOptions, nodes["global"], common, "global")
+    common = given(common)
     names, endpoints = _receivers(nodes.get("receivers"), common, reading)
     intervals = read_intervals(nodes.get("mute_time_intervals"), "mute_time_intervals", reading)
     for name, interval in read_intervals(nodes.get("time_intervals"), "time_intervals", reading).items():
@@ -176,11 +177,10 @@ def _options(kind: str, node: Node, common: Fields, reading: Reading, what: str)
     model = KINDS[kind]
     fields = reading.entries(node, what)
     for option, name in INHERITED.get(kind, {}).items():
-        if option in fields or f"{option}_file" in fields:
-            continue
-        for suffix in ("", "_file"):
-            if name + suffix in common:
-                fields[option + suffix] = common[name + suffix]
+        if not given(fields).keys() & {option, f"{option}_file"}:
+            fields |= {
+                option + suffix: common[name + suffix] for suffix in ("", "_file") if name + suffix in common
+            }
     if "http_config" in common and "http_config" in model.refused:
         reading.problem(
             node,

@@ -6,6 +6,7 @@ A value may be a secret that stands in the wrong place, so messages name keys, a
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,7 +17,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from exporter.alerting.document import Node
 from exporter.alerting.fields import Reader
 from exporter.notify.config.receivers import Part
-from exporter.notify.config.values import SECRET_MASK
+from exporter.notify.config.values import SECRET_MASK, refuse_special
 
 SECRET_BYTES = 1 << 16
 """Largest file that a secret or a text is read from."""
@@ -25,6 +26,7 @@ P = TypeVar("P", bound=Part)
 Fields = dict[str, tuple[Node, Node]]
 """A mapping's keys and values by key."""
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,59}")
 _EXPECTED = {"scalar": "a single value", "list": "a list", "mapping": "a mapping"}
 _WORDS = {
     "bool_parsing": "expected true or false",
@@ -57,19 +59,21 @@ class Reading:
         return node.kind == kind
 
     def entries(self, node: Node | None, what: str) -> Fields:
-        """A mapping's entries, `<<` followed; those that are null are left out, as Go has it."""
+        """A mapping's entries, `<<` followed; some may be null."""
         if node is None or node.is_null or not self.is_kind(node, "mapping", what):
             return {}
-        return {name: pair for name, pair in self.reader.entries(node, what).items() if not pair[1].is_null}
+        return self.reader.entries(node, what)
 
     def known(self, fields: Fields, what: str, names: Collection[str], refused: Mapping[str, str]) -> Fields:
-        """The entries with known names; of the others it says what was meant, or why they are refused."""
+        """The entries with known names that are not null; of the others it says what was meant, or why they are refused."""
         for name, (key, _) in fields.items():
             if name in refused:
                 self.problem(key, what, f"{name} is not carried out here: {refused[name]}")
             elif name not in names:
-                self.problem(key, what, f"unknown key {name[:60]}{meant(name, [*names, *refused])}")
-        return {name: pair for name, pair in fields.items() if name in names and name not in refused}
+                # `{url:http://…}` is a key, and a secret
+                shown_name = f" {name}" if _NAME.fullmatch(name) else ", or a colon without a space behind it"
+                self.problem(key, what, f"unknown key{shown_name}{meant(name, [*names, *refused])}")
+        return {name: pair for name, pair in given(fields).items() if name in names and name not in refused}
 
     def items(self, node: Node | None, what: str) -> list[Node]:
         """A list's values; null is none."""
@@ -182,10 +186,11 @@ class Reading:
         name = self.text(node, what)
         path = self.folder / Path(name).expanduser()
         try:
+            refuse_special(path)
             with path.open(encoding="utf-8") as file:
                 text = file.read(SECRET_BYTES + 1)
         except OSError as error:
-            self.problem(node, what, f"cannot be read: {error.strerror}")
+            self.problem(node, what, f"cannot be read: {error.strerror or error}")
         except ValueError:
             self.problem(node, what, "cannot be read: it is not UTF-8 text")
         else:
@@ -196,6 +201,11 @@ class Reading:
             else:
                 return text.strip()
         return None
+
+
+def given(fields: Fields) -> Fields:
+    """The entries that are not null: null is as good as absent, as Go has it."""
+    return {name: pair for name, pair in fields.items() if not pair[1].is_null}
 
 
 def meant(name: str, names: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from exporter.alerting.document import Node
 from exporter.notify.config.model import Inhibition, Route
-from exporter.notify.config.reading import Fields, Reading, meant
+from exporter.notify.config.reading import Fields, Reading, given, meant
 from exporter.notify.matchers import MatcherError, check, ordered, parse_matchers, show_all
 from exporter.storage.model import Matcher
 
@@ -33,7 +33,8 @@ def read_route(
     if node is None or node.is_null:
         reading.problem(None, "", "no route: expected route with a receiver")
         return Route("")
-    fields = reading.entries(node, "route")
+    entries = reading.entries(node, "route")
+    fields = given(entries)
     if node.kind == "mapping" and "receiver" not in fields:
         reading.problem(node, "route", "receiver is missing: the root tells whoever no other route does")
     for name in _ROOT_LACKS:
@@ -43,8 +44,8 @@ def read_route(
         reading.problem(
             fields["continue"][0], "route", "the root cannot have continue: nothing comes after it"
         )
-    fields = {name: pair for name, pair in fields.items() if name not in (*_ROOT_LACKS, "continue")}
-    return _Routes(reading, receivers, intervals).read(fields, None, "route")
+    entries = {name: pair for name, pair in entries.items() if name not in (*_ROOT_LACKS, "continue")}
+    return _Routes(reading, receivers, intervals).read(entries, None, "route")
 
 
 class _Routes:
@@ -53,9 +54,9 @@ class _Routes:
         self._receivers = receivers
         self._intervals = intervals
 
-    def read(self, given: Fields, parent: Route | None, what: str) -> Route:
+    def read(self, entries: Fields, parent: Route | None, what: str) -> Route:
         reading = self._reading
-        fields = reading.known(given, what, _ROUTE_KEYS, _REFUSED)
+        fields = reading.known(entries, what, _ROUTE_KEYS, _REFUSED)
         matchers = read_matchers(fields, "", reading, what)
         inherited = parent or Route("")
         route = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -69,12 +70,19 @@ def _plain(text: str) -> str:
     return text
 
 
+def refuse_special(path: Path) -> None:
+    """OSError where it is no regular file: whoever opens a pipe waits until somebody else does, and a daemon must not."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is no file")
+
+
 def _readable(path: Path) -> Path:
     try:
+        refuse_special(path)
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
     return path
 
 

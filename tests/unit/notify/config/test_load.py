@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -264,15 +265,15 @@ def test_a_configuration_as_it_is_shown_is_not_taken_for_one(tmp_path: Path):
         ("webhook_configs: [{url: http://a/, payload: S3CRET}]", "receivers[0].webhook_configs[0]: payload is not carried out here: body takes a Jinja template"),
         ("webhook_configs: [{url: http://a/, url_file: b}]", "receivers[0].webhook_configs[0]: url and url_file are both set: keep one"),
         ("webhook_configs: [{url_file: /nonexistent}]", "receivers[0].webhook_configs[0].url_file: cannot be read: No such file or directory"),
-        ("webhook_configs: [{url_file: /dev/zero}]", "receivers[0].webhook_configs[0].url_file: is longer than 65536 characters"),
-        ("webhook_configs: [{url_file: /dev/null}]", "receivers[0].webhook_configs[0].url_file: is empty"),
+        ("webhook_configs: [{url_file: /dev/zero}]", "receivers[0].webhook_configs[0].url_file: cannot be read: it is no file"),
+        ("webhook_configs: [{url_file: /dev/null}]", "receivers[0].webhook_configs[0].url_file: cannot be read: it is no file"),
         ("webhook_configs: [{url: http://a/, timeout: 10}]", "receivers[0].webhook_configs[0].timeout: expected a duration with its unit, such as 10s"),
         ("webhook_configs: [{url: http://a/, max_alerts: S3CRET}]", "receivers[0].webhook_configs[0].max_alerts: expected a whole number"),
         ("webhook_configs: [{url: http://a/, headers: {A: ''}}]", "receivers[0].webhook_configs[0].headers.A: it is empty"),
         ("webhook_configs: [{url: http://a/, http_config: {bearer_token: S3CRET, authorization: {credentials: S3CRET}}}]", "receivers[0].webhook_configs[0].http_config: at most one of basic_auth, authorization and bearer_token may be set"),
         ("webhook_configs: [{url: http://a/, http_config: {authorization: {type: basic, credentials: S3CRET}}}]", "receivers[0].webhook_configs[0].http_config.authorization: authorization type cannot be \"basic\": use basic_auth"),
         ("webhook_configs: [{url: http://a/, http_config: {proxy_url: http://S3CRET}}]", "receivers[0].webhook_configs[0].http_config: proxy_url is not carried out here: there is no way through a proxy"),
-        ("webhook_configs: [{url: http://a/, http_config: {tls_config: {cert_file: /dev/null}}}]", "receivers[0].webhook_configs[0].http_config.tls_config: cert_file and key_file go together: set both or neither"),
+        ("webhook_configs: [{url: http://a/, http_config: {tls_config: {cert_file: /etc/hostname}}}]", "receivers[0].webhook_configs[0].http_config.tls_config: cert_file and key_file go together: set both or neither"),
         ("webhook_configs: [{url: http://a/, http_config: {tls_config: {ca_file: /nonexistent}}}]", "receivers[0].webhook_configs[0].http_config.tls_config.ca_file: cannot be read: No such file or directory"),
         ("opsgenie_configs: [{api_key: S3CRET}]", "receivers[0]: opsgenie_configs is not carried out here: apprise_configs may reach the same service (https://github.com/caronc/apprise)"),
         ("webhook_config: []", "receivers[0]: unknown key webhook_config; did you mean webhook_configs?"),
@@ -288,6 +289,39 @@ def test_a_configuration_as_it_is_shown_is_not_taken_for_one(tmp_path: Path):
 def test_a_mistake_in_a_receiver_is_told_with_its_line_and_without_its_value(config: str, problem: str):
     (told,) = problems(f"receivers:\n- name: r\n  {config}\n")
     assert re.sub(r"^am\.yml:4:[0-9]+: ", "", told) == problem
+
+
+def test_a_secrets_file_is_short_and_not_empty(tmp_path: Path):
+    (tmp_path / "long").write_text("x" * 65537)
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    os.mkfifo(tmp_path / "pipe")
+    for name, what in (
+        ("long", "is longer than 65536 characters"),
+        ("empty", "is empty"),
+        ("binary", "cannot be read: it is not UTF-8 text"),
+        ("pipe", "cannot be read: it is no file"),
+    ):
+        (told,) = problems(
+            f"receivers: [{{name: r, wecom_configs: [{{webhook_url_file: {name}}}]}}]", str(tmp_path / "am")
+        )
+        assert told == f"{tmp_path / 'am'}:2:58: receivers[0].wecom_configs[0].webhook_url_file: {what}"
+
+
+def test_a_forgotten_space_behind_a_colon_is_a_mistake_and_is_not_shown():
+    found = problems("receivers: [{name: r, webhook_configs: [{url: http://a/, url:http://S3CRET/}]}]")
+    assert found == [
+        "am.yml:2:58: receivers[0].webhook_configs[0]: unknown key, or a colon without a space behind it"
+    ]
+
+
+def test_null_is_as_good_as_absent_but_not_for_a_key_that_is_unknown():
+    (options,) = options_of("global: {http_config: }\nreceivers: [{name: r, slack_configs: , webhook_configs: [{url: http://a/, body: }]}]")  # fmt: skip
+    assert isinstance(options, WebhookOptions)
+    assert options.body is None
+    assert problems("receivers: [{name: r, slack_config: }]") == [
+        "am.yml:2:23: receivers[0]: unknown key slack_config; did you mean slack_configs?"
+    ]
 
 
 def test_every_mistake_is_told_at_once_in_the_order_of_the_file():
