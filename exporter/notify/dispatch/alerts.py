@@ -60,8 +60,9 @@ class Alerts:
         taken: list[Known] = []
         changed: list[Alert] = []
         for alert in alerts:
-            alert = arrived(alert, now)
             known = self._known.get(alert.fingerprint)
+            endless = known is not None and end_of(known.alert) == math.inf
+            alert = arrived(alert, endless, now)
             if known is None:
                 if not self._room():
                     continue

@@ -23,15 +23,16 @@ def end_of(alert: Alert) -> float:
     return alert.until if alert.until is not None else math.inf
 
 
-def arrived(alert: Alert, now: float) -> Alert:
+def arrived(alert: Alert, endless: bool, now: float) -> Alert:
     """An alert as it came in: one that has ended has no end ahead, and one whose end is ahead has it as `until`, too.
 
-    Only an alert that was pushed knows its end before it comes.
+    `endless`: it is known to fire until further notice, as only our rules have it; then an end is that notice, though it
+    is ahead because the clock has been set back. Others know an end before it comes.
     """
     if alert.ends_at is None or alert.ends_at <= now:
         return alert
-    if alert.ends_at <= now + SLACK_SECONDS:
-        return replace(alert, ends_at=now, until=None)
+    if endless or alert.ends_at <= now + SLACK_SECONDS:
+        return replace(alert, starts_at=min(alert.starts_at, now), ends_at=now, until=None)
     return replace(alert, until=alert.ends_at)
 
 
