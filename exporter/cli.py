@@ -110,6 +110,18 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     _add_command(rules, "exporter.promtool.unittest", "test rules", arguments)
 
+    notify = tests.add_parser(
+        "notify",
+        help="send a marked test alert to the receivers, and say what they answer",
+        allow_abbrev=False,
+    )
+    _add_command(notify, "exporter.notify.command", "test notify", arguments)
+
+    letters = commands.add_parser(
+        "notify", help="what waits to be sent, what was given up, and send it again", allow_abbrev=False
+    )
+    _add_command(letters, "exporter.notify.letters", "notify", arguments)
+
     query = commands.add_parser("query", help="ask a running daemon in PromQL", allow_abbrev=False)
     _add_command(query, "exporter.promtool.query", "query", arguments)
 
@@ -206,12 +218,14 @@ def _demo(args: argparse.Namespace, _command: list[str]) -> int:
 def _check_config(args: argparse.Namespace, _command: list[str]) -> int:
     from exporter.alerting.files import read_groups
     from exporter.app import engine_command
+    from exporter.notify.receivers.build import load_receivers
     from exporter.settings import load_settings
     from exporter.settings.show import as_toml
 
     settings = load_settings(config=args.file)
     engine_command(settings)  # a command that cannot be read is a mistake too, and so is a rule file
     read_groups(settings.rules.files, builtin=settings.rules.builtin)
+    load_receivers(settings.notify)
     print(as_toml(settings), end="")
     return EXIT_OK
 

@@ -12,7 +12,6 @@ import structlog
 
 from exporter.errors import ConfigError
 from exporter.exposition.block import Block
-from exporter.notify.config.load import effective
 from exporter.notify.config.model import NotifyConfig
 from exporter.notify.delivery.delivery import Delivery
 from exporter.notify.dispatch import Dispatcher
@@ -20,10 +19,10 @@ from exporter.notify.engine_facts import EngineFacts
 from exporter.notify.forward import Forwarder, alertmanagers
 from exporter.notify.intake import Intake, Rules
 from exporter.notify.metrics import NotifyMetrics
-from exporter.notify.model import Alert, Context, Receiver
+from exporter.notify.model import Alert, Context
 from exporter.notify.outbox.outbox import Outbox
-from exporter.notify.receivers.alertmanager import Target, targets_of
-from exporter.notify.receivers.build import build
+from exporter.notify.receivers.alertmanager import Target
+from exporter.notify.receivers.build import load_receivers
 from exporter.notify.report.plan import Plan
 from exporter.notify.report.report import Report
 from exporter.settings import Settings
@@ -67,7 +66,7 @@ class Notifications:
 
     async def start(self, data_dir: Path, rules: Rules, storage: Storage) -> None:
         """Load the configuration and what the daemon before left behind; once the rules are loaded, before they run."""
-        config, receivers, targets = await asyncio.to_thread(self._load)
+        config, receivers, targets = await asyncio.to_thread(load_receivers, self._settings.notify)
         self.outbox = await asyncio.to_thread(Outbox.open, data_dir / FILE)
         self.config = config
         self.delivery = Delivery(
@@ -115,7 +114,7 @@ class Notifications:
     async def reload(self) -> Sequence[str]:
         """Read the configuration again; the mistakes in it, and then nothing changed."""
         try:
-            config, receivers, targets = await asyncio.to_thread(self._load)
+            config, receivers, targets = await asyncio.to_thread(load_receivers, self._settings.notify)
         except ConfigError as error:
             self._metrics.not_reloaded()
             for problem in error.problems:
@@ -145,29 +144,6 @@ class Notifications:
             await forwarder.close()
 
     # --- inside
-
-    def _load(
-        self,
-    ) -> tuple[NotifyConfig, Mapping[tuple[str, str], Receiver], Mapping[str, Sequence[Target]]]:
-        """The configuration, its receivers, and its Alertmanagers by receiver; ConfigError."""
-        notify = self._settings.notify
-        config = effective(notify.file, notify.webhooks)
-        receivers: dict[tuple[str, str], Receiver] = {}
-        targets: dict[str, list[Target]] = {}
-        problems: list[str] = []
-        for endpoint in config.endpoints:
-            try:
-                if endpoint.kind == "alertmanager":
-                    targets.setdefault(endpoint.receiver, []).extend(targets_of(endpoint))
-                else:
-                    receivers[endpoint.receiver, endpoint.integration] = build(endpoint)
-            except ConfigError as error:
-                problems += error.problems
-        if (wanted := notify.report_receiver) is not None and wanted not in config.receivers:
-            problems.append(f"notify.report_receiver: there is no receiver {wanted!r}")
-        if problems:
-            raise ConfigError(problems)
-        return config, receivers, targets
 
     def _context(self) -> Context:
         facts = {**self._facts.facts(), "instance": self._instance}

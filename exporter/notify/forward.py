@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 from pydantic import SecretStr
 
+from exporter.errors import ConfigError
 from exporter.exposition.block import Block
 from exporter.exposition.model import Family
 from exporter.notify.config.receivers import AlertmanagerOptions
+from exporter.notify.config.values import check_url
 from exporter.notify.model import Alert, Outcome
 from exporter.notify.receivers.alertmanager import Target
 from exporter.notify.receivers.http import SessionFactory, open_session
@@ -252,9 +254,17 @@ class _Lane:
 def alertmanagers(
     urls: Sequence[SecretStr], session_factory: SessionFactory = open_session
 ) -> tuple[Target, ...]:
-    """The Alertmanagers of the setting `notify.alertmanagers`, base addresses without HTTP options."""
+    """The Alertmanagers of the setting `notify.alertmanagers`, base addresses without HTTP options; ConfigError."""
     if not urls:
         return ()
+    problems = []
+    for number, url in enumerate(urls, 1):
+        try:
+            check_url(url.get_secret_value())
+        except ValueError as error:
+            problems.append(f"notify.alertmanagers, number {number}: {error}")
+    if problems:
+        raise ConfigError(problems)
     options = AlertmanagerOptions(urls=tuple(urls))
     return tuple(
         Target(url.get_secret_value(), options, "notify.alertmanagers", session_factory)

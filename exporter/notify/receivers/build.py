@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
-from exporter.notify.config.model import Endpoint
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from exporter.errors import ConfigError
+from exporter.notify.config.load import effective
+from exporter.notify.config.model import Endpoint, NotifyConfig
+from exporter.notify.forward import alertmanagers
 from exporter.notify.model import Receiver
-from exporter.notify.receivers.alertmanager import Alertmanager
+from exporter.notify.receivers.alertmanager import Alertmanager, Target, targets_of
 from exporter.notify.receivers.http import SessionFactory, open_session
 from exporter.notify.receivers.pagerduty import Pagerduty
 from exporter.notify.receivers.webhook import Webhook
+from exporter.settings import NotifySettings
+
+
+class Loaded(NamedTuple):
+    """A configuration, what sends its notifications, by receiver and integration, and its Alertmanagers by receiver."""
+
+    config: NotifyConfig
+    receivers: Mapping[tuple[str, str], Receiver]
+    alertmanagers: Mapping[str, Sequence[Target]]
+
+
+def load_receivers(settings: NotifySettings) -> Loaded:
+    """Everything that the settings name; ConfigError with every mistake."""
+    config = effective(settings.file, settings.webhooks)
+    receivers: dict[tuple[str, str], Receiver] = {}
+    targets: dict[str, list[Target]] = {}
+    problems: list[str] = []
+    for endpoint in config.endpoints:
+        try:
+            if endpoint.kind == "alertmanager":
+                targets.setdefault(endpoint.receiver, []).extend(targets_of(endpoint))
+            else:
+                receivers[endpoint.receiver, endpoint.integration] = build(endpoint)
+        except ConfigError as error:
+            problems += error.problems
+    alertmanagers(settings.alertmanagers)  # an address that cannot be is a mistake, too
+    if (wanted := settings.report_receiver) is not None and wanted not in config.receivers:
+        problems.append(f"notify.report_receiver: there is no receiver {wanted!r}")
+    if problems:
+        raise ConfigError(problems)
+    return Loaded(config, receivers, targets)
 
 
 def build(endpoint: Endpoint, session_factory: SessionFactory = open_session) -> Receiver:
