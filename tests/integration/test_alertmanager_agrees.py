@@ -6,6 +6,7 @@ Both get one configuration, and alerts with the times that the script gives them
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alertmanager import AMTOOL, PATIENCE_SECONDS, PROGRAM, Alertmanager, Hook, Sink
+from alertmanager import AMTOOL, PATIENCE_SECONDS, PROGRAM, Alertmanager, Hook, Sink, amtool, rfc3339
 from our_notifier import Notifier
+from pydantic import SecretStr
 
+from exporter.exposition.block import Block
+from exporter.notify.fingerprint import show
+from exporter.notify.forward import Forwarder, alertmanagers
 from exporter.notify.model import Alert
 from exporter.storage.model import Matcher
 
@@ -323,3 +328,46 @@ async def test_alerts_take_the_same_ways_through_the_tree(both: Both):
     await both.told("first", 1)
     await both.told("second", 3)
     await both.told("third", 3)
+
+
+async def test_what_is_pushed_shows_in_amtool_and_goes_when_it_ends(theirs: Alertmanager):
+    forwarder = Forwarder(alertmanagers((SecretStr(theirs.url),)), Block())
+    pushing = asyncio.create_task(forwarder.run())
+    try:
+        slow = alert("pushed", "Slow", annotations={"summary": "太慢"}, instance="a")
+        slow, *others = (
+            replace(one, starts_at=one.starts_at - 60)
+            for one in (slow, *(alert("pushed", "Queue", instance=f"{n:03}") for n in range(150)))
+        )
+        forwarder.put([slow, *others])
+        shown = await asking(theirs, lambda alerts: len(alerts) == 151)
+        [one] = [found for found in shown if found["labels"]["alertname"] == "Slow"]
+        assert one["labels"] == dict(slow.labels)
+        assert one["annotations"] == {"summary": "太慢"}
+        assert one["startsAt"] == rfc3339(slow.starts_at)
+        assert one["generatorURL"] == slow.generator_url
+        assert one["fingerprint"] == show(slow.fingerprint)
+        forwarder.resend()
+        forwarder.put([over(slow), *map(over, others[:100])])
+        left = await asking(theirs, lambda alerts: len(alerts) == 50)
+        assert {found["labels"]["alertname"] for found in left} == {"Queue"}
+    finally:
+        pushing.cancel()
+        await asyncio.gather(pushing, return_exceptions=True)
+        await forwarder.close()
+
+
+async def asking(
+    theirs: Alertmanager, enough: Callable[[list[dict[str, Any]]], bool]
+) -> list[dict[str, Any]]:
+    """What amtool shows of the alerts that were pushed, once that is enough."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        text = await asyncio.to_thread(
+            amtool, theirs.url, "alert", "query", 'script="pushed"', "--output=json"
+        )
+        alerts: list[dict[str, Any]] = json.loads(text)
+        if enough(alerts):
+            return alerts
+        assert time.monotonic() < deadline, f"amtool shows {len(alerts)} alerts"
+        await asyncio.sleep(0.1)
