@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from aiohttp.resolver import ThreadedResolver
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -31,6 +30,7 @@ from exporter.notify.receivers.redirects import (
     sorts_of,
     target,
 )
+from exporter.notify.receivers.resolving import Resolver
 
 TIMEOUT_SECONDS = 10.0
 """Longest time of one attempt, where the configuration says nothing."""
@@ -97,7 +97,8 @@ class HttpClient:
         self._open = session_factory
         self._session: aiohttp.ClientSession | None = None
         self._guarded: aiohttp.ClientSession | None = None
-        self._guard = GuardedResolver()
+        self._resolver = Resolver()
+        self._guard = GuardedResolver(self._resolver)
 
     @property
     def longest(self) -> float:
@@ -158,14 +159,14 @@ class HttpClient:
                     return await self._read(response, now, end)
                 response.close()
             if not self._guard.allowed:
-                self._guard.allowed = await sorts_of(first.host or "")
+                self._guard.allowed = await sorts_of(first.host or "", self._resolver)
             url = target(url, location, self._guard.allowed)
         raise RedirectError(f"redirected more than {MOST} times")
 
     def _session_for(self, url: URL, first: URL) -> aiohttp.ClientSession:
         if url is first:
             if self._session is None:
-                self._session = self._open(ThreadedResolver())
+                self._session = self._open(self._resolver)
             return self._session
         if self._guarded is None:
             self._guarded = self._open(self._guard)

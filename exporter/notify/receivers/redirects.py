@@ -6,13 +6,11 @@ to a loopback or link-local address (cloud metadata, this host's own services) u
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 MOST = 5
@@ -68,13 +66,13 @@ def sort_of(address: IPv4Address | IPv6Address) -> Sort:
     return "link-local" if address.is_link_local else "other"
 
 
-async def sorts_of(host: str) -> frozenset[Sort]:
+async def sorts_of(host: str, resolver: AbstractResolver) -> frozenset[Sort]:
     """The sorts of all addresses of a host; none where it does not resolve."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = await resolver.resolve(host, 0, socket.AF_UNSPEC)
     except (OSError, UnicodeError):
         return frozenset()
-    return frozenset(sort_of(ip_address(str(place[4][0]).split("%")[0])) for place in found)
+    return frozenset(sort_of(ip_address(place["host"].split("%")[0])) for place in found)
 
 
 class GuardedResolver(AbstractResolver):
@@ -83,14 +81,15 @@ class GuardedResolver(AbstractResolver):
     The very addresses that are judged are connected to: a name that changes in between changes nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resolver: AbstractResolver) -> None:
         self.allowed: frozenset[Sort] = frozenset()
+        self._resolver = resolver
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The addresses of a host; AddressError where one of them must not be used."""
-        found = await ThreadedResolver().resolve(host, port, family)
+        found = await self._resolver.resolve(host, port, family)
         for place in found:
             sort = sort_of(ip_address(place["host"].split("%")[0]))
             if sort != "other" and sort not in self.allowed:

@@ -283,7 +283,7 @@ async def test_redirects_in_a_circle_end(start: Start, respond: Respond) -> None
 async def test_a_name_that_is_this_host_is_refused_to_an_endpoint_from_outside(
     start: Start, respond: Respond, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def outside(_: str) -> frozenset[str]:
+    async def outside(*_: object) -> frozenset[str]:
         return frozenset({"other"})
 
     monkeypatch.setattr("exporter.notify.receivers.http.sorts_of", outside)

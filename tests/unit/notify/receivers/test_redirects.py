@@ -16,6 +16,7 @@ from exporter.notify.receivers.redirects import (
     sorts_of,
     target,
 )
+from exporter.notify.receivers.resolving import Resolver
 
 OUTSIDE = frozenset({"other"})
 HERE = frozenset({"loopback"})
@@ -81,13 +82,13 @@ def test_addresses_are_sorted(address: str, sort: str) -> None:
 
 
 async def test_a_host_is_of_the_sorts_of_its_addresses() -> None:
-    assert await sorts_of("localhost") == {"loopback"}
-    assert await sorts_of("127.0.0.1") == {"loopback"}
-    assert await sorts_of("a..b") == frozenset()
+    assert await sorts_of("localhost", Resolver()) == {"loopback"}
+    assert await sorts_of("127.0.0.1", Resolver()) == {"loopback"}
+    assert await sorts_of("a..b", Resolver()) == frozenset()
 
 
 async def test_a_name_that_leads_to_loopback_is_refused_when_it_is_resolved() -> None:
-    resolver = GuardedResolver()
+    resolver = GuardedResolver(Resolver())
     with pytest.raises(AddressError, match="loopback"):
         await resolver.resolve("localhost", 80, socket.AF_INET)
     with pytest.raises(AddressError, match="loopback"):
