@@ -76,10 +76,14 @@ class Reading:
         return {name: pair for name, pair in given(fields).items() if name in names and name not in refused}
 
     def items(self, node: Node | None, what: str) -> list[Node]:
-        """A list's values; null is none."""
+        """A list's values; one that is null is a mistake."""
         if node is None or node.is_null or not self.is_kind(node, "list", what):
             return []
-        return self.reader.items(node, what)
+        for at, item in enumerate(node.items):
+            self.reader.visit(item)
+            if item.is_null:
+                self.problem(item, f"{what}[{at}]", "there is nothing")
+        return [item for item in node.items if not item.is_null]
 
     def text(self, node: Node | None, what: str) -> str:
         """A string; empty where there is none."""

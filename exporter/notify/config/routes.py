@@ -109,7 +109,7 @@ class _Routes:
         if "group_by" not in fields:
             return inherited
         node = fields["group_by"][1]
-        names = _label_names(node, f"{what}.group_by", self._reading)
+        names = _label_names(node, f"{what}.group_by", self._reading, once=True)
         if "..." not in names:
             return frozenset(names)
         if len(names) > 1:
@@ -136,7 +136,9 @@ def read_inhibitions(node: Node | None, reading: Reading) -> tuple[Inhibition, .
             Inhibition(
                 source=read_matchers(fields, "source_", reading, what),
                 target=read_matchers(fields, "target_", reading, what),
-                equal=_label_names(fields["equal"][1], f"{what}.equal", reading) if "equal" in fields else (),
+                equal=_label_names(fields["equal"][1], f"{what}.equal", reading, once=False)
+                if "equal" in fields
+                else (),
                 name=reading.text(fields["name"][1], f"{what}.name") if "name" in fields else "",
             )
         )
@@ -161,6 +163,8 @@ def read_matchers(
         ):
             if not _CLASSIC_NAME.fullmatch(name):
                 reading.problem(label, f"{what}.{key}", f"{name[:60]} is no label name")
+            if value.is_null and op == "=~":
+                reading.problem(value, f"{what}.{key}.{name}", "there is nothing")
             text = reading.text(value, f"{what}.{key}.{name}")
             try:
                 # Alertmanager makes a matcher of the expression with its anchors, and so it stands in the group key.
@@ -170,13 +174,13 @@ def read_matchers(
     return ordered(found)
 
 
-def _label_names(node: Node, what: str, reading: Reading) -> tuple[str, ...]:
+def _label_names(node: Node, what: str, reading: Reading, *, once: bool) -> tuple[str, ...]:
     names: list[str] = []
     for item in reading.items(node, what):
         name = reading.text(item, what)
         if not name or any("\ud800" <= character <= "\udfff" for character in name):
             reading.problem(item, what, "a label name must not be empty, and is valid UTF-8")
-        elif name in names:
+        elif name in names and once:
             reading.problem(item, what, f"{name[:60]} is there twice")
         names.append(name)
     return tuple(dict.fromkeys(names))

@@ -255,6 +255,7 @@ def test_a_configuration_as_it_is_shown_is_not_taken_for_one(tmp_path: Path):
     [
         ("webhook_configs: http://S3CRET", "receivers[0].webhook_configs: expected a list"),
         ("webhook_configs: [http://S3CRET]", "receivers[0].webhook_configs[0]: expected a mapping"),
+        ("webhook_configs: [~]", "receivers[0].webhook_configs[0]: there is nothing"),
         ("webhook_configs: [{}]", "receivers[0].webhook_configs[0]: url is missing"),
         ("webhook_configs: [{url: S3CRET}]", "receivers[0].webhook_configs[0].url: expected an http or https URL with a host"),
         ("webhook_configs: [{url: 'file:///S3CRET'}]", "receivers[0].webhook_configs[0].url: expected an http or https URL with a host"),
