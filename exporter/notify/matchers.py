@@ -24,7 +24,7 @@ __all__ = [
     "MatcherError", "check", "fits", "matches", "ordered", "parse_matcher", "parse_matchers", "show", "show_all",
 ]  # fmt: skip
 
-_REMEMBERED = 4096
+_REMEMBERED = 1024
 """Values whose verdict each regular expression remembers."""
 
 _ORDER: dict[str, int] = {"=": 0, "!=": 1, "=~": 2, "!~": 3}
@@ -96,12 +96,12 @@ def show_all(matchers: Sequence[Matcher]) -> str:
     return "{" + ",".join(map(show, matchers)) + "}"
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def _conditions(matchers: tuple[Matcher, ...]) -> tuple[tuple[str, Callable[[str], bool]], ...]:
     return tuple((matcher.name, _condition(matcher)) for matcher in matchers)
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def _condition(matcher: Matcher) -> Callable[[str], bool]:
     value = matcher.value
     if matcher.op == "=":
