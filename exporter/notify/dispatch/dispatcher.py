@@ -21,12 +21,11 @@ from exporter.notify.dispatch.alerts import Alerts
 from exporter.notify.dispatch.book import Book
 from exporter.notify.dispatch.dedup import Reason
 from exporter.notify.dispatch.groups import Groups
-from exporter.notify.dispatch.hours import muted_by
 from exporter.notify.dispatch.known import Group, Known
-from exporter.notify.dispatch.ordering import before_key, in_order
+from exporter.notify.dispatch.muting import Muting
 from exporter.notify.dispatch.routing import Routing
 from exporter.notify.dispatch.telling import Said, fingerprints
-from exporter.notify.dispatch.views import AlertState, AlertView, GroupView
+from exporter.notify.dispatch.views import AlertView, GroupView, alert_views, group_views
 from exporter.notify.dispatch.writing import Ledger, Writing
 from exporter.notify.fingerprint import show
 from exporter.notify.metrics import NotifyMetrics
@@ -73,6 +72,7 @@ class Dispatcher:
         self._alerts = Alerts(config.inhibitions, self._write)
         self._routing = Routing(config)
         self._groups = Groups(self._routing)
+        self._muting = Muting(self._alerts, self.silences, config.intervals, self._metrics)
         self._number = 1
         self._collect_at = timer() + COLLECTED_SECONDS
         self._count_at = -math.inf
@@ -88,7 +88,11 @@ class Dispatcher:
         self._alerts.restore(saved.alerts, self._config.resolve_timeout, now, timer)
         self._place_all(now, timer)
         for group in self._groups:
-            since = [told.since for key in self._keys(group) if (told := self._book.told(key)) is not None]
+            since = [
+                told.since
+                for key in self._routing.log_keys(group)
+                if (told := self._book.told(key)) is not None
+            ]
             if since:  # It was told of, and waits on from then.
                 self._groups.schedule(group, max(timer, max(since) + group.route.group_interval))
 
@@ -161,6 +165,7 @@ class Dispatcher:
         self._config = config
         self._routing = Routing(config)
         self._groups = Groups(self._routing)
+        self._muting = Muting(self._alerts, self.silences, config.intervals, self._metrics)
         self._alerts.inhibit(config.inhibitions)
         for known in self._alerts:
             known.places = None
@@ -176,16 +181,13 @@ class Dispatcher:
         """Every alert that fires, by fingerprint."""
         now, timer = self._clock(), self._timer()
         self._expire(now, timer)
-        firing = (known for known in self._alerts if known.fires)
-        return [self._view(known, now) for known in sorted(firing, key=_fingerprint)]
+        return alert_views(self._alerts, self._routing, self._muting, now)
 
     def groups(self) -> list[GroupView]:
         """Every group with an alert that fires, by its labels and receiver."""
         now, timer = self._clock(), self._timer()
         self._expire(now, timer)
-        views = [view for group in self._groups if (view := self._group_view(group, now)).alerts]
-        before = before_key(view.labels for view in views)
-        return sorted(views, key=lambda view: (before(view.labels), view.receiver))
+        return group_views(self._groups, self._routing, self._muting, now)
 
     async def _flushing(self) -> None:
         while True:
@@ -236,14 +238,14 @@ class Dispatcher:
         self._alerts.forget([known for known in over if not known.held])
         if not group.alerts:
             self._groups.drop(group)
-            self._book.close(self._keys(group))
+            self._book.close(self._routing.log_keys(group))
 
     def _tell(self, group: Group, over: Iterable[Known], now: float, timer: float) -> None:
-        heard = self._unmuted(group, now)
+        heard = self._muting.unmuted(group, now)
         said = Said(heard, now)
         unheard = fingerprints(over) - said.resolved
         for endpoint, key in zip(
-            self._routing.endpoints(group.route.receiver), self._keys(group), strict=True
+            self._routing.endpoints(group.route.receiver), self._routing.log_keys(group), strict=True
         ):
             self._book.strike(key, unheard)
             if not heard:
@@ -267,75 +269,20 @@ class Dispatcher:
                 )
                 self._write(Change(notifications=(notification,)))
 
-    def _unmuted(self, group: Group, now: float) -> list[Known]:
-        """The alerts of a group that are not inhibited, not out of hours, and not silenced."""
-        uninhibited = [
-            known for known in group.alerts.values() if self._alerts.inhibitor(known.values) is None
-        ]
-        self._suppressed("inhibition", len(group.alerts) - len(uninhibited))
-        muted = muted_by(group.route, self._config.intervals, now)
-        if muted is not None:
-            self._suppressed(muted.reason, len(uninhibited))
-            return []
-        heard = [known for known in uninhibited if not self._silencing(known, now)]
-        self._suppressed("silence", len(uninhibited) - len(heard))
-        return heard
-
-    def _suppressed(self, reason: str, count: int) -> None:
-        if count:
-            self._metrics.suppressed(reason, count)
-
-    def _silencing(self, known: Known, now: float) -> tuple[str, ...]:
-        ids, known.seen = self.silences.silencing(known.values, known.seen, now)
-        return ids
-
-    def _keys(self, group: Group) -> list[tuple[str, str, str]]:
-        """Under which the notification log has the group, for each of its endpoints."""
-        endpoints = self._routing.endpoints(group.route.receiver)
-        return [(group.key, endpoint.receiver, endpoint.integration) for endpoint in endpoints]
-
-    def _receivers(self, known: Known) -> tuple[str, ...]:
-        return tuple(self._routing.route(place).receiver for place in known.places or ())
-
     def _forward_all(self, alerts: Iterable[Known]) -> None:
         """Alerts to the receivers that want them as they are."""
-        if not self._routing.any_forwards:
-            return
-        by_receiver: dict[str, list[Alert]] = {}
-        for known in alerts:
-            for receiver in dict.fromkeys(self._receivers(known)):
-                if self._routing.forwards(receiver):
-                    by_receiver.setdefault(receiver, []).append(known.alert)
-        for receiver, some in by_receiver.items():
+        for receiver, some in self._routing.forwarded(alerts).items():
             self._forward(receiver, some)
-
-    def _view(self, known: Known, now: float, muted: tuple[str, ...] = ()) -> AlertView:
-        inhibitor = self._alerts.inhibitor(known.values)
-        inhibited = () if inhibitor is None else (inhibitor,)
-        silenced = self._silencing(known, now)
-        state: AlertState = "suppressed" if silenced or inhibited else "active"
-        return AlertView(known.alert, self._receivers(known), state, silenced, inhibited, muted)
-
-    def _group_view(self, group: Group, now: float) -> GroupView:
-        muted = muted_by(group.route, self._config.intervals, now)
-        names = muted.by if muted is not None else ()
-        ordered = in_order(known.alert for known in group.alerts.values() if known.fires)
-        alerts = tuple(self._view(group.alerts[alert.fingerprint], now, names) for alert in ordered)
-        return GroupView(group.route.receiver, group.key, group.place.labels, alerts, names)
 
     def _count(self, now: float) -> None:
         states: Counter[str] = Counter()
         for known in self._alerts:
             if known.fires:
-                held = self._alerts.inhibitor(known.values) is not None or self._silencing(known, now)
+                held = self._muting.inhibited_by(known) or self._muting.silenced_by(known, now)
                 states["suppressed" if held else "active"] += 1
         self._metrics.alerts(states)
         self._metrics.groups(len(self._groups))
         self._metrics.silences(self.silences.counts())
-
-
-def _fingerprint(known: Known) -> int:
-    return known.alert.fingerprint
 
 
 async def _woken(event: asyncio.Event, seconds: float) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from exporter.notify.config.model import Endpoint, NotifyConfig, Route
 from exporter.notify.dispatch.keys import group_labels
-from exporter.notify.dispatch.known import Place
+from exporter.notify.dispatch.known import Group, Known, Place
+from exporter.notify.model import Alert
 from exporter.storage.model import Labels
 
 FORWARDED = "alertmanager"
@@ -36,15 +39,25 @@ class Routing:
         """The route under which a group stands."""
         return self._routes[place.route]
 
+    def receivers(self, known: Known) -> tuple[str, ...]:
+        """The receivers of an alert that has its places, in the order of the routes."""
+        return tuple(self._routes[place.route].receiver for place in known.places or ())
+
     def endpoints(self, receiver: str) -> tuple[Endpoint, ...]:
         """Those that get notifications."""
         return self._endpoints.get(receiver, ())
 
-    def forwards(self, receiver: str) -> bool:
-        """Whether it has endpoints that get alerts."""
-        return receiver in self._forwarded
+    def log_keys(self, group: Group) -> list[tuple[str, str, str]]:
+        """Under which the notification log has a group, for each of its endpoints."""
+        endpoints = self.endpoints(group.route.receiver)
+        return [(group.key, endpoint.receiver, endpoint.integration) for endpoint in endpoints]
 
-    @property
-    def any_forwards(self) -> bool:
-        """Whether any receiver has."""
-        return bool(self._forwarded)
+    def forwarded(self, alerts: Iterable[Known]) -> dict[str, list[Alert]]:
+        """Which of some alerts go as they are to which receivers."""
+        found: dict[str, list[Alert]] = {}
+        if self._forwarded:
+            for known in alerts:
+                for receiver in dict.fromkeys(self.receivers(known)):
+                    if receiver in self._forwarded:
+                        found.setdefault(receiver, []).append(known.alert)
+        return found
