@@ -7,7 +7,7 @@ https://github.com/prometheus/alertmanager; ours refuse as the rest of `/api/v1`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from exporter.web.api.model import ApiError
 if TYPE_CHECKING:
     from multidict import MultiMapping
 
-    from exporter.notify.dispatch.views import GroupView
     from exporter.notify.silences import Silences
 
 THREAD_ALERTS = 100
@@ -69,7 +68,9 @@ class Api:
         groups = self._alerting.dispatcher.groups()
 
         def texts() -> Iterator[str]:
-            return _texts(_groups(groups, wanted, now, timeout))
+            chosen = ((group, wanted.among(group, now)) for group in groups)
+            kept = [(group, alerts) for group, alerts in chosen if alerts]
+            return _texts(shown.groups(kept, now=now, resolve_timeout=timeout))
 
         return await self._listed(texts, call, sum(len(group.alerts) for group in groups))
 
@@ -167,16 +168,6 @@ class Api:
 def refusal(error: ApiRefused) -> Answer:
     """What a client gets that asked for the wrong thing."""
     return _answer(str(error), status=error.status) if str(error) else _empty(error.status)
-
-
-def _groups(
-    groups: Sequence[GroupView], wanted: asked.AlertFilter, now: float, timeout: float
-) -> Iterator[Mapping[str, Any]]:
-    for group in groups:
-        if not wanted.names((group.receiver,)) or (group.muted_by and not wanted.muted):
-            continue
-        if kept := [view for view in group.alerts if wanted.wants(view, now)]:
-            yield shown.group(group, [shown.alert(view, now=now, resolve_timeout=timeout) for view in kept])
 
 
 def _texts(values: Iterable[Mapping[str, Any]]) -> Iterator[str]:

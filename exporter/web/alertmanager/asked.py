@@ -18,7 +18,7 @@ from exporter.web.alertmanager.model import ApiRefused
 if TYPE_CHECKING:
     from multidict import MultiMapping
 
-    from exporter.notify.dispatch.views import AlertView
+    from exporter.notify.dispatch.views import AlertView, GroupView
     from exporter.notify.outbox.model import Silence
 
 _TRUE = frozenset({"true", "1", "yes", "ok", "y", "on", "selected", "checked", "t", "enabled"})
@@ -64,6 +64,12 @@ class AlertFilter:
             and (self.inhibited or not view.inhibited_by)
             and matches(self.matchers, view.alert.labels)
         )
+
+    def among(self, group: GroupView, now: float) -> list[AlertView]:
+        """The alerts of a group that are to be shown in it."""
+        if not self.names((group.receiver,)) or (group.muted_by and not self.muted):
+            return []
+        return [view for view in group.alerts if self.wants(view, now)]
 
     def names(self, receivers: Sequence[str]) -> bool:
         """Whether one of these receivers was asked for."""

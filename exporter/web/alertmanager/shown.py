@@ -6,7 +6,9 @@ Shapes: api/v2/openapi.yaml, order and states: api/v2/api.go and compat.go of ht
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exporter import __version__
@@ -43,19 +45,27 @@ def alert(view: AlertView, *, now: float, resolve_timeout: float) -> dict[str, A
             "state": "suppressed" if view.muted_by else view.state,
         },
         "updatedAt": moments.show(one.updated_at),
-        "generatorURL": one.generator_url,
+        **({"generatorURL": one.generator_url} if one.generator_url else {}),
         "labels": dict(one.labels),
     }
 
 
-def group(view: GroupView, alerts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """An `alertGroup` of these alerts."""
-    return {
-        "alerts": list(alerts),
-        "labels": dict(view.labels),
-        "receiver": {"name": view.receiver},
-        "routeLabels": {},
-    }
+def groups(
+    chosen: Sequence[tuple[GroupView, Sequence[AlertView]]], *, now: float, resolve_timeout: float
+) -> Iterator[dict[str, Any]]:
+    """Every `alertGroup`, of chosen alerts in chosen groups; an alert's receivers are those of these groups."""
+    receivers: defaultdict[int, set[str]] = defaultdict(set)
+    for view, alerts in chosen:
+        for one in alerts:
+            receivers[one.alert.fingerprint].add(view.receiver)
+    for view, alerts in chosen:
+        told = (replace(one, receivers=tuple(sorted(receivers[one.alert.fingerprint]))) for one in alerts)
+        yield {
+            "alerts": [alert(one, now=now, resolve_timeout=resolve_timeout) for one in told],
+            "labels": dict(view.labels),
+            "receiver": {"name": view.receiver},
+            "routeLabels": {},
+        }
 
 
 def silence(one: Silence, now: float) -> dict[str, Any]:

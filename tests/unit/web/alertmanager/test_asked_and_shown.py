@@ -120,7 +120,6 @@ def test_an_alert_is_shown_as_alertmanager_does() -> None:
             "state": "suppressed",
         },
         "updatedAt": "2025-11-21T04:39:58.000Z",
-        "generatorURL": "",
         "labels": {"alertname": "Queue", "severity": "critical"},
     }
 
