@@ -1,8 +1,8 @@
 """Requests of chat services that are posted to directly, and what their answers mean. No I/O.
 
-Feishu, DingTalk and WeCom answer 200 also when they did not take a message, and say so in the body: a library that looks
-at the code alone (apprise does) would lose it. Feishu's signature, and the servers that take Slack's payload (Mattermost,
-Rocket.Chat), are nobody else's business either.
+Not by apprise, because it cannot: it looks at the code alone, and Feishu, DingTalk and WeCom answer 200 also when they did
+not take a message, and say so in the body; it does not know Feishu's signature; it reaches Slack, but not the servers that
+take Slack's payload (Mattermost, Rocket.Chat), has no icons, and does not see Slack's Retry-After.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Email by SMTP, with the standard library.
 
 Not by apprise: it keeps the server's answer to itself, so that "later" (4xx) and "never" (5xx) look the same, sends one
-mail per address, and knows neither an authority of one's own nor `hello`. STARTTLS is used where the server offers it,
-also where it is not required, as Alertmanager does.
+mail per address, and knows neither an authority of one's own nor `hello`. What is not said here is as in Alertmanager's
+`notify/email/email.go`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from exporter.notify.runbook import shipped_actions
 
 IMPLICIT_TLS_PORT = 465
 """https://www.rfc-editor.org/rfc/rfc8314#section-3.3"""
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class EmailReceiver:
@@ -84,7 +86,7 @@ class EmailReceiver:
         try:
             with self._connect() as server:
                 if problem := self._greet(server):
-                    return Outcome("retry", problem)
+                    return problem
                 refused = server.send_message(
                     written, self._sender.addr_spec, [to.addr_spec for to in self._to]
                 )
@@ -128,18 +130,24 @@ class EmailReceiver:
             raise
         return server
 
-    def _greet(self, server: smtplib.SMTP) -> str:
-        """Everything before the mail; what is missing in words, nothing where all is well."""
+    def _greet(self, server: smtplib.SMTP) -> Outcome | None:
+        """Everything before the mail; why there is none, or nothing."""
         server.ehlo_or_helo_if_needed()
-        if not self._implicit_tls:
-            if server.has_extn("starttls"):
-                server.starttls(context=self._tls)
-                server.ehlo()
-            elif self._options.require_tls:
-                return f"{self._place} offers no STARTTLS, which require_tls asks for"
-        if self._options.auth_username:
+        encrypted = self._implicit_tls
+        if self._options.require_tls and not encrypted:
+            if not server.has_extn("starttls"):
+                return Outcome("retry", f"{self._place} offers no STARTTLS, which require_tls asks for")
+            server.starttls(context=self._tls)
+            server.ehlo()
+            encrypted = True
+        if self._options.auth_username and server.has_extn("auth"):
+            if not encrypted and self._host not in _LOOPBACK:
+                return Outcome(
+                    "refused",
+                    f"the password is not sent to {self._place} over a connection that is not encrypted",
+                )
             server.login(self._options.auth_username, self._password)
-        return ""
+        return None
 
     def _answered(self, code: int, answer: bytes | str, what: str = "") -> Outcome:
         """SMTP's codes: 4xx is "later", 5xx is "never"; https://www.rfc-editor.org/rfc/rfc5321#section-4.2.1"""
@@ -174,6 +182,11 @@ def _addresses(options: EmailOptions, place: str) -> tuple[Address, list[Address
             problems.append(
                 f"{place}: {name}: expected addresses such as ops@example.org, separated by commas"
             )
+    problems += [
+        f"{place}: headers: {name}: expected one line of text"
+        for name, value in options.headers.items()
+        if not mail.is_header(name, value)
+    ]
     if problems:
         raise ConfigError(problems)
     return found[0][0], found[1]

@@ -32,6 +32,15 @@ def addresses(text: str) -> list[Address]:
     return found
 
 
+def is_header(name: str, value: str) -> bool:
+    """Whether a mail can have such a header."""
+    try:
+        EmailMessage()[name] = value
+    except (ValueError, IndexError):
+        return False
+    return name.isascii() and name.replace("-", "").isalnum() and value.isprintable()
+
+
 def write(
     message: Message,
     notification: Notification,
