@@ -16,11 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from exporter.notify.config.model import NotifyConfig
+from exporter.notify.config.model import Endpoint, NotifyConfig
 from exporter.notify.dispatch.alerts import Alerts
 from exporter.notify.dispatch.book import Book
 from exporter.notify.dispatch.dedup import Reason
 from exporter.notify.dispatch.groups import Groups
+from exporter.notify.dispatch.keys import group_key, group_labels
 from exporter.notify.dispatch.known import Group, Known
 from exporter.notify.dispatch.muting import Muting
 from exporter.notify.dispatch.routing import Routing
@@ -32,6 +33,7 @@ from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.model import Alert, Notification
 from exporter.notify.outbox.model import Change, LogEntry, Saved
 from exporter.notify.silences import Silences
+from exporter.storage.model import Labels
 
 GROUPS_A_TURN = 500
 """Groups that are looked at before the event loop may do something else."""
@@ -113,6 +115,20 @@ class Dispatcher:
         self._metrics.received("firing", fires)
         self._metrics.received("resolved", len(taken) - fires)
         self._stir(timer)
+
+    def announce(self, alert: Alert, receiver: str = "") -> None:
+        """Tell of something that has happened, once: it joins no group, is not repeated and does not end.
+
+        Without a receiver it goes where its labels lead. Silences hold it back, hours do not. It is not forwarded.
+        """
+        now = self._clock()
+        known = Known(alert, dict(alert.labels), True, self._routing.places(alert.labels))
+        labels = group_labels(alert.labels, frozenset({"alertname"}))
+        key = group_key(self._config.route.key, labels)
+        if not self._muting.silenced_by(known, now):
+            for name in [receiver] if receiver else dict.fromkeys(self._routing.receivers(known)):
+                for endpoint in self._routing.endpoints(name):
+                    self._put_down(endpoint, key, labels, (alert,), now)
 
     async def run(self) -> None:
         """Look at groups when they are due, and write and hand on what comes of it, until cancelled."""
@@ -255,19 +271,23 @@ class Dispatcher:
                 continue
             self._book.tell(LogEntry(*key, said.firing, said.resolved, now), timer)
             if alerts := said.alerts_for(endpoint):
-                number = self._number
-                self._number += 1
-                notification = Notification(
-                    number,
-                    endpoint.receiver,
-                    endpoint.integration,
-                    group.key,
-                    group.place.labels,
-                    alerts,
-                    created_at=now,
-                    repeated=reason is Reason.REPEAT,
-                )
-                self._write(Change(notifications=(notification,)))
+                repeated = reason is Reason.REPEAT
+                self._put_down(endpoint, group.key, group.place.labels, alerts, now, repeated)
+
+    def _put_down(
+        self,
+        endpoint: Endpoint,
+        key: str,
+        labels: Labels,
+        alerts: tuple[Alert, ...],
+        now: float,
+        repeated: bool = False,
+    ) -> None:
+        notification = Notification(
+            self._number, endpoint.receiver, endpoint.integration, key, labels, alerts, now, repeated
+        )
+        self._number += 1
+        self._write(Change(notifications=(notification,)))
 
     def _forward_all(self, alerts: Iterable[Known]) -> None:
         """Alerts to the receivers that want them as they are."""

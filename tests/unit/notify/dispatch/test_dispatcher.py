@@ -330,3 +330,26 @@ async def test_the_same_alert_twice_in_one_call_is_one(desk, alert: Make) -> Non
     assert [each.annotations for each in one.alerts] == [(("summary", "worse"),)]
     await here.put(alert(ends_at=here.now), alert(ends_at=here.now))
     assert told(await here.wait(60.0)) == [("resolved", ["Slow resolved"])]
+
+
+async def test_what_is_announced_is_told_once_and_leaves_no_alert(desk, endpoints, alert: Make) -> None:
+    both = (endpoints("team"), endpoints("night"), endpoints("night", kind="alertmanager"))
+    here = desk(endpoints=both)
+    here.dispatcher.announce(alert("Report"))
+    (one,) = await here.wait(7200.0)
+    assert (one.receiver, one.group_key) == ("team", '{}:{alertname="Report"}')
+    here.dispatcher.announce(alert("Report"), "night")
+    assert [(one.number, one.integration) for one in await here.wait(0.0)] == [(2, "webhook[0]")]
+    assert here.dispatcher.alerts() == []
+    assert here.forwarded == []
+    saved = here.ledger.saved()
+    assert (saved.alerts, saved.log) == ((), ())
+
+
+async def test_an_announcement_can_be_silenced(desk, alert: Make) -> None:
+    here = desk()
+    here.dispatcher.silences.add(
+        Silence("", (Matcher("alertname", "=", "Report"),), here.now, here.now + 60, 0.0, "li", "")
+    )
+    here.dispatcher.announce(alert("Report"))
+    assert await here.wait(0.0) == []
