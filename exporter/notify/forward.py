@@ -160,7 +160,7 @@ class Forwarder:
     async def close(self) -> None:
         """Let connections go."""
         for lane in self._lanes:
-            await lane.target.close()
+            await lane.close()
 
     def _queue(self, keys: Sequence[int]) -> None:
         for lane in self._lanes:
@@ -190,6 +190,11 @@ class _Lane:
             self._waiting.update(dict.fromkeys(keys))
             self._queued.set(float(len(self._waiting)))
             self._work.set()
+
+    async def close(self) -> None:
+        """Nothing waits any more."""
+        self._queued.set(0.0)
+        await self.target.close()
 
     async def run(self) -> None:
         """Push what waits, a batch at a time, the oldest first."""

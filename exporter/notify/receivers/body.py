@@ -6,13 +6,13 @@ seconds) and `facts`; a label that an alert has not is empty, as in Alertmanager
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ConfigError
+from exporter.notify.receivers.blocking import BusyError, Threads
 from exporter.notify.receivers.payload import time_text
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BODY_LIMIT = 4 * 1024 * 1024
 """Largest body in bytes that a template may make."""
+RENDER_SECONDS = 5.0
+"""Longest time that a template may take."""
 NAMES = (
     "receiver",
     "status",
@@ -38,7 +40,14 @@ NAMES = (
 
 
 class BodyError(Exception):
-    """A template could not be carried out; the message shows neither values nor the template's text."""
+    """A template could not be carried out; the message shows neither values nor the template's text.
+
+    `again`: it only took too long.
+    """
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.again = again
 
 
 class Body:
@@ -46,14 +55,20 @@ class Body:
 
     def __init__(self, source: str, where: str) -> None:
         self._template = _compiled(source, where)
+        self._threads = Threads("body", 4)
 
     async def render(self, values: Mapping[str, Any]) -> bytes:
         """The body in UTF-8, made in a thread: what a template costs is the user's affair, not the loop's.
 
         Raises:
-            BodyError: the template failed, or its body is larger than `BODY_LIMIT`.
+            BodyError: the template failed, or takes more than `BODY_LIMIT` bytes or `RENDER_SECONDS`.
         """
-        return await asyncio.to_thread(self._render, dict(values))
+        given = dict(values)
+        try:
+            return await self._threads.call(lambda: self._render(given), RENDER_SECONDS)
+        except (TimeoutError, BusyError):
+            message = f"the body template takes longer than {RENDER_SECONDS:g} s"
+            raise BodyError(message, again=True) from None
 
     def _render(self, values: dict[str, Any]) -> bytes:
         pieces: list[bytes] = []

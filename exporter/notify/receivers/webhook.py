@@ -58,7 +58,7 @@ class Webhook:
         try:
             body = await self._make(notification, context)
         except BodyError as error:
-            return Outcome("refused", str(error))
+            return Outcome("retry" if error.again else "refused", str(error))
         headers = {"Content-Type": "application/json"}
         if self._secret is not None:
             headers[HEADER] = sign(self._secret, body, context.now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -78,6 +79,19 @@ async def test_a_body_without_end_is_stopped() -> None:
     with pytest.raises(BodyError, match="more than 4 MiB"):
         await Body(source, "f").render(VALUES)
     assert BODY_LIMIT == 4 * 1024 * 1024
+
+
+async def test_a_template_that_takes_for_ever_holds_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.notify.receivers.body.RENDER_SECONDS", 0.05)
+    stop = threading.Event()
+    values = {**VALUES, "facts": {"wait": stop.wait}}
+    body = Body("{{ facts.wait(20) }}", "f")
+    try:
+        for _ in range(5):
+            with pytest.raises(BodyError, match=r"takes longer than 0\.05 s"):
+                await body.render(values)
+    finally:
+        stop.set()
 
 
 def test_without_jinja_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ async def test_once_the_head_says_delivered_a_dripping_body_changes_nothing(star
             await asyncio.sleep(0.02)
 
     server = await start(drip)
-    answer = await post(server.url, timeout=0.3)
+    answer = await post(server.url, timeout=1.0)
     assert answer.code == 200
     assert set(answer.text) == {"x"}
 
