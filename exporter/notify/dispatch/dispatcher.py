@@ -21,7 +21,6 @@ from exporter.notify.dispatch.alerts import Alerts
 from exporter.notify.dispatch.book import Book
 from exporter.notify.dispatch.dedup import Reason
 from exporter.notify.dispatch.groups import Groups
-from exporter.notify.dispatch.keys import group_key, group_labels
 from exporter.notify.dispatch.known import Group, Known
 from exporter.notify.dispatch.muting import Muting
 from exporter.notify.dispatch.routing import Routing
@@ -116,39 +115,26 @@ class Dispatcher:
         self._metrics.received("resolved", len(taken) - fires)
         self._stir(timer)
 
-    def announce(self, alert: Alert, receiver: str = "") -> None:
-        """Tell of something that has happened, once: it joins no group, is not repeated and does not end.
+    def announce(self, alert: Alert, receiver: str | None = None) -> None:
+        """Tell of something that happens once, such as a report: it joins no group, is not repeated and does not end.
 
         Without a receiver it goes where its labels lead. Silences hold it back, hours do not. It is not forwarded.
         """
         now = self._clock()
         known = Known(alert, dict(alert.labels), True, self._routing.places(alert.labels))
-        labels = group_labels(alert.labels, frozenset({"alertname"}))
-        key = group_key(self._config.route.key, labels)
-        if not self._muting.silenced_by(known, now):
-            for name in [receiver] if receiver else dict.fromkeys(self._routing.receivers(known)):
-                for endpoint in self._routing.endpoints(name):
-                    self._put_down(endpoint, key, labels, (alert,), now)
+        if self._muting.silenced_by(known, now):
+            return
+        # Of its own, so that no later one takes its place while it waits for its receiver.
+        key = f"announcement:{show(alert.fingerprint)}:{alert.starts_at:.3f}"
+        for name in dict.fromkeys(self._routing.receivers(known)) if receiver is None else (receiver,):
+            for endpoint in self._routing.endpoints(name):
+                self._put_down(endpoint, key, alert.labels, (alert,), now)
 
     async def run(self) -> None:
         """Look at groups when they are due, and write and hand on what comes of it, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._flushing(), name="notify groups")
             tasks.create_task(self._writing.run(), name="notify outbox")
-
-    def announce(self, alert: Alert, receiver: str | None = None) -> None:
-        """Tell of something that happens once, such as a report, without grouping; where its route leads, or a receiver."""
-        now = self._clock()
-        receivers = dict.fromkeys(route.receiver for route in self._config.route.matching(alert.labels))
-        for name in (receiver,) if receiver is not None else receivers:
-            for endpoint in self._routing.endpoints(name):
-                key = f"announcement:{show(alert.fingerprint)}:{alert.starts_at:.3f}"
-                one = Notification(
-                    self._number, name, endpoint.integration, key, alert.labels, (alert,), created_at=now
-                )
-                self._number += 1
-                self._write(Change(notifications=(one,)))
-        self._stir(self._timer())
 
     async def drain(self) -> None:
         """Write down and hand on all that was decided so far; for the end, and for tests."""

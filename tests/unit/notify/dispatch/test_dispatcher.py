@@ -337,7 +337,7 @@ async def test_what_is_announced_is_told_once_and_leaves_no_alert(desk, endpoint
     here = desk(endpoints=both)
     here.dispatcher.announce(alert("Report"))
     (one,) = await here.wait(7200.0)
-    assert (one.receiver, one.group_key) == ("team", '{}:{alertname="Report"}')
+    assert (one.receiver, one.group_labels) == ("team", (("alertname", "Report"),))
     here.dispatcher.announce(alert("Report"), "night")
     assert [(one.number, one.integration) for one in await here.wait(0.0)] == [(2, "webhook[0]")]
     assert here.dispatcher.alerts() == []
