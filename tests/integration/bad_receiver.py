@@ -107,6 +107,8 @@ class BadReceiver:
 
     script: deque[Fault] = field(default_factory=deque)
     tls: ssl.SSLContext | None = None
+    delay: Callable[[], float] = lambda: 0.0
+    """Seconds before a good answer."""
     taken: list[Taken] = field(default_factory=list)
     requests: int = 0
     """All of them, well answered or not."""
@@ -202,5 +204,6 @@ class BadReceiver:
             return not writer.is_closing()
         # Kept before the answer: who is cut off in between cannot say that it did not arrive.
         self.taken.append(Taken(time.monotonic(), headers, json.loads(body)))
+        await asyncio.sleep(self.delay())
         await _send(writer, WELL)
         return True
