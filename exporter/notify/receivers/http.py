@@ -143,7 +143,7 @@ class HttpClient:
             if at_home:
                 sent.update(self.transport.headers)
             async with self._session_for(url, first).post(
-                url,
+                url.with_user(None) if "Authorization" in sent else url,  # the header goes first, as in Go
                 data=io.BytesIO(body),
                 headers=sent,
                 allow_redirects=False,

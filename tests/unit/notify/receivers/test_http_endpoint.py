@@ -57,6 +57,18 @@ async def test_the_body_arrives_as_it_is_with_its_length_and_our_name(start: Sta
     assert outcome_of(answer, "hook").result == "delivered"
 
 
+@pytest.mark.parametrize(
+    ("headers", "expected"), [({}, "Basic dXNlcjpwdw=="), ({"Authorization": "Bearer x"}, "Bearer x")]
+)
+async def test_who_we_are_may_stand_in_the_address_and_a_header_goes_first(
+    start: Start, headers: dict[str, str], expected: str
+) -> None:
+    server = await start()
+    answer = await post(f"http://user:pw@127.0.0.1:{server.port}/x", headers=headers)
+    assert answer.code == 200
+    assert server.requests[0].headers["Authorization"] == expected
+
+
 async def test_a_large_body_is_sent_whole(start: Start) -> None:
     server = await start()
     body = b"x" * 3_000_000
