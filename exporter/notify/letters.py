@@ -61,6 +61,8 @@ def _resend(args: argparse.Namespace) -> int:
     numbers = args.numbers
     if args.all:
         numbers = sorted(int(letter["number"]) for letter in _ask(args, ENDPOINT)["dead_letters"])
+        if not numbers:
+            sys.stderr.write("vllm-exporter: there are no dead letters\n")
     code = 0
     for number in numbers:
         try:

@@ -301,6 +301,29 @@ async def test_thousands_of_alerts_are_listed_while_others_are_answered() -> Non
             assert [alert["labels"]["number"] for alert in await response.json()] == ["0042"]
 
 
+async def test_a_thousand_alerts_are_taken_at_once() -> None:
+    async with running() as (site, url), ClientSession() as client:
+        entries = [
+            {"labels": {"alertname": "Many", "number": f"{number}"}, "annotations": {"summary": "x" * 100}}
+            for number in range(1000)
+        ]
+        assert await ask(client, f"{url}/api/v2/alerts", "POST", entries) == (200, "")
+        assert len(site.dispatcher.alerts()) == 1000
+
+
+async def test_what_was_answered_is_in_the_outbox() -> None:
+    async with running() as (site, url), ClientSession() as client:
+        await ask(client, f"{url}/api/v2/alerts", "POST", [{"labels": {"alertname": "Kept"}}])
+        assert [alert.name for alert in site.outbox.load().alerts] == ["Kept"]
+        async with client.post(f"{url}/api/v2/silences", json=SILENCES[0]) as response:
+            silence_id = (await response.json())["silenceID"]
+        assert [silence.id for silence in site.outbox.load().silences] == [silence_id]
+        async with client.delete(f"{url}/api/v2/silence/{silence_id}") as response:
+            assert (response.status, await response.read()) == (200, b"")
+        (silence,) = site.outbox.load().silences
+        assert silence.ends_at <= time.time()
+
+
 async def test_head_has_the_headers_of_get() -> None:
     async with running() as (_, url), ClientSession() as client:
         for path in ("/api/v2/alerts", "/api/v2/status"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from exporter.notify.silences import SilenceError, SilenceNotFoundError
 from exporter.web.alertmanager import asked, delivery, posted, shown
@@ -20,14 +20,19 @@ from exporter.web.api.model import ApiError
 if TYPE_CHECKING:
     from multidict import MultiMapping
 
+    from exporter.notify.model import Alert
     from exporter.notify.silences import Silences
 
 THREAD_ALERTS = 100
 """More alerts than that are put into words in a thread, so that the loop goes on meanwhile."""
+THREAD_BYTES = 65_536
+"""Longer bodies are read in a thread."""
 PLACES = 2
-"""Long answers that are put into words at a time."""
+"""Requests at a time for which there are threads; others wait."""
 SILENCE_BYTES = 65_536
 """The longest silence that is kept."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +81,15 @@ class Api:
 
     async def post_alerts(self, call: Call) -> Answer:
         """New, changed or ended alerts; those that are right are taken though others are wrong."""
-        alerts, mistakes = posted.read_alerts(
-            posted.read_json(call.body),
-            now=self._clock(),
-            resolve_timeout=self._alerting.config.resolve_timeout,
-        )
+        now, timeout = self._clock(), self._alerting.config.resolve_timeout
+
+        def read() -> tuple[list[Alert], list[str]]:
+            return posted.read_alerts(posted.read_json(call.body), now=now, resolve_timeout=timeout)
+
+        alerts, mistakes = read() if len(call.body) <= THREAD_BYTES else await self._in_thread(read)
         if alerts:
             self._alerting.dispatcher.put(alerts)
+            await self._alerting.dispatcher.drain()  # what was taken outlives the process
         if mistakes:
             raise ApiRefused(400, posted.shortened(mistakes))
         return _empty()
@@ -104,6 +111,7 @@ class Api:
             raise ApiRefused(404, "silence not found") from error
         except SilenceError as error:
             raise ApiRefused(400, f"invalid silence: {error}") from error
+        await self._alerting.dispatcher.drain()
         return _answer({"silenceID": silence.id})
 
     async def silence(self, call: Call) -> Answer:
@@ -119,6 +127,7 @@ class Api:
             self._silences.expire(call.id)
         except SilenceNotFoundError as error:
             raise ApiRefused(404, "") from error
+        await self._alerting.dispatcher.drain()
         return _empty()
 
     @property
@@ -139,10 +148,9 @@ class Api:
         """Queues, circuits and dead letters."""
         outbox = self._alerting.outbox
         statuses, dead, stats = self._alerting.delivery.status(), outbox.dead(), outbox.stats
-        async with self._places:
-            return await asyncio.to_thread(
-                lambda: success(delivery.overview(statuses, dead, stats), gzip=call.gzip)
-            )
+        return await self._in_thread(
+            lambda: success(delivery.overview(statuses, dead, stats), gzip=call.gzip)
+        )
 
     async def resend(self, call: Call) -> Answer:
         """Send a dead letter again."""
@@ -159,10 +167,15 @@ class Api:
         return success({"number": number})
 
     async def _listed(self, texts: Callable[[], Iterator[str]], call: Call, size: int) -> Answer:
-        if size <= THREAD_ALERTS:
+        def answer() -> Answer:
             return pack(200, texts(), gzip=call.gzip)
+
+        return answer() if size <= THREAD_ALERTS else await self._in_thread(answer)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """What takes long, while the loop goes on."""
         async with self._places:
-            return await asyncio.to_thread(lambda: pack(200, texts(), gzip=call.gzip))
+            return await asyncio.to_thread(work)
 
 
 def refusal(error: ApiRefused) -> Answer:
