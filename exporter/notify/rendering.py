@@ -74,12 +74,13 @@ def render(message: Message, dialect: Dialect, limit: Limit, *, title: bool) -> 
 
 def _write(message: Message, dialect: Dialect, *, title: bool) -> str:
     head = [dialect.bold(dialect.escape(message.title))] if title else []
-    head += [dialect.escape(part) for part in (message.note, message.where) if part]
+    if message.note:
+        head.append(dialect.escape(message.note))
     blocks = [dialect.newline.join(head)] if head else []
     blocks += [_notice(notice, dialect, lone=message.is_lone) for notice in message.notices]
-    tail = []
-    if message.left_out:
-        tail.append(dialect.escape(f"And {message.left_out} more."))
+    tail = [dialect.escape(f"And {message.left_out} more.")] if message.left_out else []
+    if message.where:
+        tail.append(dialect.escape(message.where))
     if message.console:
         tail.append(dialect.link("Console", message.console))
     if tail:
@@ -92,16 +93,17 @@ def _notice(notice: Notice, dialect: Dialect, *, lone: bool) -> str:
     if not lone:
         state = "" if notice.state == "firing" else f"{notice.state.capitalize()}: "
         lines.append(dialect.bold(dialect.escape(state + notice.what)))
-    for part in (notice.how_bad, notice.which, notice.when):
-        lines += [dialect.escape(line) for line in part.splitlines()]
+    lines += [dialect.escape(line) for line in notice.how_bad.splitlines()]
+    lines += [dialect.escape(part) for part in (notice.when, notice.which) if part]
     if notice.why:
         lines.append(dialect.escape(f"Diagnosis: {notice.why}"))
+    if notice.log:
+        lines.append(dialect.block(notice.log))
     if notice.action:
         lines.append(dialect.escape(f"What to do: {notice.action}"))
     if notice.runbook:
         lines.append(dialect.link("Runbook", notice.runbook))
-    text = dialect.newline.join(lines)
-    return text + dialect.newline + dialect.block(notice.log) if notice.log else text
+    return dialect.newline.join(lines)
 
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~!])")

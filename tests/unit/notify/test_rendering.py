@@ -45,9 +45,9 @@ def message(*notices: Notice, **more: Any) -> Message:
 def test_plain_text_reads_from_top_to_bottom() -> None:
     text = render(message(note="Told again.", where="instance=box"), PLAIN, Limit(4000), title=True)
     assert text == (
-        "CRITICAL: Requests fail\nTold again.\ninstance=box\n\n"
-        "31% of requests failed.\npool=a\nSince 22:00 UTC.\nDiagnosis: OOM\nWhat to do: Restart it.\n"
-        "Runbook: http://box/RUNBOOK.md#x\nline 1\nline 2\n\nConsole: http://box/"
+        "CRITICAL: Requests fail\nTold again.\n\n"
+        "31% of requests failed.\nSince 22:00 UTC.\npool=a\nDiagnosis: OOM\nline 1\nline 2\n"
+        "What to do: Restart it.\nRunbook: http://box/RUNBOOK.md#x\n\ninstance=box\nConsole: http://box/"
     )
 
 
