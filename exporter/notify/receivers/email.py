@@ -7,6 +7,7 @@ mail per address, and knows neither an authority of one's own nor `hello`. What 
 
 from __future__ import annotations
 
+import contextlib
 import smtplib
 import ssl
 from email.headerregistry import Address
@@ -24,6 +25,9 @@ from exporter.notify.runbook import shipped_actions
 
 IMPLICIT_TLS_PORT = 465
 """https://www.rfc-editor.org/rfc/rfc8314#section-3.3"""
+
+QUIT_SECONDS = 1.0
+"""How long the server may take to say goodbye."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -84,12 +88,14 @@ class EmailReceiver:
 
     def _deliver(self, written: EmailMessage) -> Outcome:
         try:
-            with self._connect() as server:
+            server = self._connect()
+            try:
                 if problem := self._greet(server):
                     return problem
-                refused = server.send_message(
-                    written, self._sender.addr_spec, [to.addr_spec for to in self._to]
-                )
+                addresses = [to.addr_spec for to in self._to]
+                refused = server.send_message(written, self._sender.addr_spec, addresses)
+            finally:
+                _take_leave(server)
         except smtplib.SMTPRecipientsRefused as error:
             return self._answered(*next(iter(error.recipients.values())), what="refused every address")
         except smtplib.SMTPResponseException as error:
@@ -166,6 +172,15 @@ class _Implicit(smtplib.SMTP_SSL):
     def _get_socket(self, host: str, port: int, timeout: float) -> ssl.SSLSocket:
         plain = smtplib.SMTP._get_socket(self, host, port, timeout)  # type: ignore[attr-defined]
         return self.context.wrap_socket(plain, server_hostname=self._name or host)
+
+
+def _take_leave(server: smtplib.SMTP) -> None:
+    """Whatever the server makes of it: a mail that it took stays taken."""
+    with contextlib.suppress(OSError, smtplib.SMTPException):
+        if server.sock is not None:
+            server.sock.settimeout(QUIT_SECONDS)
+            server.quit()
+    server.close()
 
 
 def _context(tls: ssl.SSLContext | bool) -> ssl.SSLContext:

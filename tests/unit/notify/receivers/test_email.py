@@ -66,7 +66,8 @@ class Sink:
             )
             verb = command.split(" ")[0].upper()
             if told is not None:
-                say(told)
+                if told:
+                    say(told)
             elif verb == "EHLO":
                 say("250-sink")
                 for extension in self.extensions:
@@ -322,6 +323,20 @@ async def test_a_mail_that_some_addresses_do_not_get_is_not_sent_again_to_the_ot
     assert outcome.result == "delivered"
     assert outcome.detail == f"127.0.0.1:{sink.port} took it, but not for 1 of 2 addresses"
     assert (outcome.code, outcome.answer) == (550, "no ops here")
+
+
+@pytest.mark.parametrize("goodbye", ["500 what?", ""])
+async def test_a_mail_that_was_taken_stays_taken_whatever_the_server_says_at_the_end(
+    goodbye: str,
+    start: Any,
+    make_notification: Callable[..., Notification],
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("exporter.notify.receivers.email.QUIT_SECONDS", 0.1)
+    sink = start(replies={"quit": goodbye})
+    assert (await receiver(sink.port).send(make_notification(), context)).result == "delivered"
+    assert len(sink.mails) == 1
 
 
 async def test_a_server_that_is_not_there_or_says_nothing_may_be_tried_again(
