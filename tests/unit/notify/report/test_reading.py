@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from exporter.alerting.rulefile import load_rule_file
+from exporter.notify.report import reading
 from exporter.notify.report.reading import read
 from exporter.promql.model import Budget, QueryError
 from exporter.storage.head import Head, Layout
@@ -148,6 +152,24 @@ def test_requests_tokens_and_energy_are_increases():
 def test_an_empty_store_gives_an_empty_report():
     found = figures(head_with())
     assert (found.objectives, found.since, found.requests, found.energy_joules) == ((), None, {}, None)
+
+
+def test_the_shipped_rules_record_what_a_report_reads():
+    """Nothing else is kept for a week."""
+    recorded = {
+        rule.name
+        for file in (Path(__file__).parents[4] / "rules").glob("*.rules.yml")
+        for group in load_rule_file(file)
+        for rule in group.rules
+        if rule.kind == "recording"
+    }
+    expressions = [
+        value for name, value in vars(reading).items() if name.isupper() and isinstance(value, str)
+    ]
+    read_names = {name for text in expressions for name in re.findall(r"\w+:[\w:]+(?=\[)", text)}
+    assert sum("[" in text for text in expressions) == 10
+    assert len(read_names) == 9, sorted(read_names)
+    assert read_names <= recorded
 
 
 def test_a_report_may_not_cost_more_than_its_budget():
