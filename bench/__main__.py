@@ -5,7 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("bench.cycle", "bench.scrapers", "bench.ingest", "bench.rules", "bench.restart", "bench.daemon")
+BENCHMARKS = (
+    "bench.cycle",
+    "bench.scrapers",
+    "bench.ingest",
+    "bench.rules",
+    "bench.restart",
+    "bench.daemon",
+    "bench.notify",
+)
 
 
 def main() -> int:

@@ -28,7 +28,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.daemon import cpu_seconds, exporter, free_port, get, resident_mb, running, wait_for
+from bench.daemon import cpu_seconds, exporter, free_port, resident_mb, running, wait_for
+from bench.pages import CAPTURE
 
 CONFIG = """
 route: {receiver: sink, group_by: [BY], group_wait: 0s, group_interval: 1s, repeat_interval: 1h}
@@ -73,7 +74,14 @@ def sink(take: Callable[[str, Hook], None]) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(Handler) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """A server in threads, on a free port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
@@ -177,6 +185,210 @@ def peak_mb(pid: int) -> float:
     return resident_mb(pid)
 
 
+class Engine:
+    """An engine's page, a real one with a switch for each round; knows when who was shown that a switch is on."""
+
+    def __init__(self, rounds: int) -> None:
+        self._capture = CAPTURE.read_text(encoding="utf-8")
+        self._on = [0] * rounds
+        self._lock = threading.Lock()
+        self.shown: dict[tuple[str, int], float] = {}
+        """By scraper and round, the unix time at which the first page with the switch on was on its way."""
+
+    def breach(self, number: int) -> float:
+        """Turn a switch on; gives when."""
+        with self._lock:
+            self._on[number] = 1
+            return time.time()
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[int]:
+        """Answer scrapes and probes on a port."""
+        engine = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:
+                body, on = b"", []
+                if self.path == "/metrics":
+                    body, on = engine.page()
+                elif self.path == "/v1/models":
+                    body = b'{"object": "list", "data": [{"id": "tiny-qwen", "object": "model"}]}'
+                kind = "application/json" if self.path == "/v1/models" else "text/plain; version=0.0.4"
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+                now = time.time()
+                who = "Prometheus" if self.headers["User-Agent"].startswith("Prometheus") else "vllm-exporter"
+                for number in on:
+                    engine.shown.setdefault((who, number), now)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with serving(Handler) as port:
+            yield port
+
+    def page(self) -> tuple[bytes, list[int]]:
+        """The page, and the switches that are on."""
+        with self._lock:
+            lines = [f'vllm:bench_breach{{round="{number}"}} {on}' for number, on in enumerate(self._on)]
+            on = [number for number, one in enumerate(self._on) if one]
+        return "\n".join(
+            (self._capture.rstrip("\n"), "# TYPE vllm:bench_breach gauge", *lines, "")
+        ).encode(), on
+
+
+def rules(rounds: int) -> str:
+    """An alert for each switch; each name is a group of its own."""
+    lines = ["groups:", "  - name: bench", "    interval: 1s", "    rules:"]
+    for number in range(rounds):
+        lines.append(f"      - alert: Breach{number}")
+        lines.append(f'        expr: vllm:bench_breach{{round="{number}"}} > 0.5')
+        lines.append("        labels: {severity: critical}")
+        lines.append("        annotations: {summary: It is too much}")
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def ours(folder: Path, engine: int, hooks: int) -> Iterator[None]:
+    """The daemon with its shipped rules and its shipped way to tell: `--webhook` is all that it needs."""
+    port = free_port()
+    command = exporter(
+        "run", "--engine-url", f"http://127.0.0.1:{engine}", "--listen", f"127.0.0.1:{port}",
+        "--data-dir", str(folder / "data-ours"), "--rules", str(folder / "bench.rules.yml"),
+        "--webhook", f"http://127.0.0.1:{hooks}/vllm-exporter", "--set", "gpu.source=simulated", "--log-level", "error",
+    )  # fmt: skip
+    with running(*command):
+        wait_for(port, b"vllm_slo_tokens_total")
+        yield
+
+
+@contextlib.contextmanager
+def theirs(folder: Path, engine: int, hooks: int) -> Iterator[None]:
+    """Prometheus and Alertmanager at their fastest sane setting."""
+    manager, port = free_port(), free_port()
+    config = (
+        "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+        f"rule_files: [{folder}/bench.rules.yml]\n"
+        f"alerting: {{alertmanagers: [{{static_configs: [{{targets: ['127.0.0.1:{manager}']}}]}}]}}\n"
+        f"scrape_configs: [{{job_name: vllm, static_configs: [{{targets: ['127.0.0.1:{engine}']}}]}}]\n"
+    )
+    (folder / "prometheus.yml").write_text(config)
+    prometheus = (
+        "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data-theirs",
+        f"--web.listen-address=127.0.0.1:{port}", "--log.level=error",
+    )  # fmt: skip
+    alertmanager = alertmanager_command(folder, config_for("alertname", hooks, "/Prometheus"), manager)
+    with running(*alertmanager, stderr=subprocess.DEVNULL), running(*prometheus, stderr=subprocess.DEVNULL):
+        wait_for(manager, path="/-/ready")
+        wait_for(port, path="/-/ready")
+        yield
+
+
+def bench_breach(starts: int, rounds: int) -> None:
+    """Both watch one page; each round something goes wrong at a random moment."""
+    peers = ["vllm-exporter", *(["Prometheus"] if peer_is_there() else [])]
+    whole: dict[str, list[float]] = {peer: [] for peer in peers}
+    after: dict[str, list[float]] = {peer: [] for peer in peers}
+    for _ in range(starts):
+        told: dict[tuple[str, str], float] = {}
+
+        def take(path: str, hook: Hook, told: dict[tuple[str, str], float] = told) -> None:
+            for alert in hook.body["alerts"]:
+                told.setdefault((path.strip("/"), alert["labels"]["alertname"]), hook.at)
+
+        engine = Engine(rounds)
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            (folder / "bench.rules.yml").write_text(rules(rounds))
+            hooks, port = stack.enter_context(sink(take)), stack.enter_context(engine.serve())
+            stack.enter_context(ours(folder, port, hooks))
+            if len(peers) > 1:
+                stack.enter_context(theirs(folder, port, hooks))
+            time.sleep(5)
+            for number in range(rounds):
+                time.sleep(1 + random.random())
+                began = engine.breach(number)
+                keys = [(peer, f"Breach{number}") for peer in peers]
+                until(lambda keys=keys, told=told: all(key in told for key in keys))
+                for peer, key in zip(peers, keys, strict=True):
+                    whole[peer].append(told[key] - began)
+                    after[peer].append(told[key] - engine.shown[peer, number])
+    names = {"vllm-exporter": "vllm-exporter", "Prometheus": "Prometheus + Alertmanager"}
+    print(
+        f"\na breach to the first byte of the webhook, {starts} starts of {rounds} rounds; all scrape each second"
+    )
+    for what, found in (("from the breach", whole), ("from the scrape that saw it", after)):
+        middle = statistics.median(found["vllm-exporter"])
+        for peer in peers:
+            median, worst = statistics.median(found[peer]), max(found[peer])
+            target = f"  target {SOON_MS:g} ms" if (peer, found) == ("vllm-exporter", after) else ""
+            print(
+                f"  {what:28} {names[peer]:26} median {median * 1000:6.1f} ms  worst {worst * 1000:7.1f} ms"
+                f"  {middle / median:5.2f} = ours / this{target}"
+            )
+
+
+def bench_crash(rounds: int) -> None:
+    """From SIGKILL of the engine to the first byte of the webhook that says so; a daemon for each round."""
+    delays = []
+    for _ in range(rounds):
+        told: list[Hook] = []
+        with (
+            sink(lambda _path, hook, told=told: told.append(hook)) as hooks,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            command = exporter(
+                "run", "--listen", f"127.0.0.1:{free_port()}", "--data-dir", folder, "--log-format", "json",
+                "--webhook", f"http://127.0.0.1:{hooks}/", "--set", "gpu.source=off", "--on-exit", "stop",
+                "--", sys.executable, "-m", "exporter", "simulate", "--port", str(free_port()),
+            )  # fmt: skip
+            with running(*command, stderr=subprocess.PIPE) as process:
+                assert process.stderr is not None
+                engine = 0
+                for line in process.stderr:
+                    event = json.loads(line)
+                    if event["event"] == "engine_started":
+                        engine = event["pid"]
+                    elif event["event"] == "engine_ready":
+                        break
+                threading.Thread(target=process.stderr.read, daemon=True).start()
+                time.sleep(2 + random.random())
+                told.clear()
+                killed = time.time()
+                os.kill(engine, signal.SIGKILL)
+                until(lambda told=told: any(crashed(hook) for hook in told))
+                delays.append(next(hook.at for hook in told if crashed(hook)) - killed)
+    print(f"\nSIGKILL of the engine to the first byte of the webhook, {rounds} times")
+    print(
+        f"  median {statistics.median(delays) * 1000:.1f} ms, worst {max(delays) * 1000:.1f} ms  target {SOON_MS:g} ms"
+    )
+
+
+def crashed(hook: Hook) -> bool:
+    """Whether it tells of the end of an engine."""
+    return any(alert["labels"]["alertname"] == "VLLMEngineCrashed" for alert in hook.body["alerts"])
+
+
+def peer_is_there() -> bool:
+    """Whether there is somebody to compare with."""
+    return bool(shutil.which("prometheus") and shutil.which("prometheus-alertmanager"))
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no webhook within {seconds:g} s")
+        time.sleep(0.002)
+
+
 def main() -> None:
     """Everything, in about four minutes."""
     parser = argparse.ArgumentParser(
@@ -187,6 +399,8 @@ def main() -> None:
     parser.add_argument("--storms", type=int, default=3)
     options = parser.parse_args()
     bench_storm(options.storms)
+    bench_breach(options.starts, options.rounds)
+    bench_crash(options.rounds)
 
 
 if __name__ == "__main__":
