@@ -13,13 +13,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from aiohttp import web
+from pydantic import SecretStr
 
+from exporter.engine.status import EngineStatus
+from exporter.exposition.block import Block
+from exporter.exposition.page import Page
 from exporter.notify.config.load import load_config
 from exporter.notify.dispatch import Dispatcher
 from exporter.notify.model import Alert, Notification
 from exporter.notify.outbox.outbox import Outbox
-from exporter.web.alertmanager.routes import add_routes
+from exporter.settings import RuleSettings, WebSettings
+from exporter.storage.head import Head
+from exporter.storage.retention import Retention
+from exporter.web import WebServer
+from exporter.web.api import Api
 
 pytestmark = pytest.mark.skipif(shutil.which("amtool") is None, reason="amtool is not installed")
 
@@ -45,12 +52,13 @@ inhibit_rules:
 
 
 class Site:
-    """What stands behind the API, on a free port."""
+    """What stands behind the API."""
 
     def __init__(self) -> None:
         self.config = load_config(CONFIG, "test.yml")
         self.told: list[Notification] = []
-        self.dispatcher = Dispatcher(self.config, Outbox.in_memory(), deliver=self.told.extend)
+        self.outbox = Outbox.in_memory()
+        self.dispatcher = Dispatcher(self.config, self.outbox, deliver=self.told.extend)
         self.delivery: Any = None
         self.started = time.time()
         self.url = ""
@@ -92,21 +100,32 @@ class Answer(NamedTuple):
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Site]:
+async def running(token: str | None = None) -> AsyncIterator[Site]:
+    """The daemon's own face, as far as it is about alerts."""
     site = Site()
-    application = web.Application()
-    add_routes(application, site)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    site.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    server = WebServer(
+        WebSettings(listen="127.0.0.1:0", bearer_token=None if token is None else SecretStr(token)),
+        Page([Block()]),
+        engine_status=lambda: EngineStatus(mode="supervised", base_url="http://127.0.0.1:8000"),
+    )
+    server.bind()
+    await server.start()
+    api = Api(
+        RuleSettings(),
+        Head(retention=Retention(3_600_000), memory_limit=16 << 20),
+        statuses=lambda: (),
+        summary=dict,
+        reload=lambda: asyncio.sleep(0, ()),
+    )
+    await server.serve_api(api, site)
+    site.url = server.url
     work = asyncio.create_task(site.dispatcher.run())
     try:
         yield site
     finally:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-        await runner.cleanup()
+        await server.stop()
 
 
 @pytest.fixture
@@ -267,3 +286,20 @@ async def test_the_configuration_is_shown_without_secrets_and_its_routes_can_be_
     assert tested.out.strip() == "pager", tested.err
     cluster = await site.amtool(tmp_path, "cluster", "show")
     assert "disabled" in cluster.out
+
+
+async def test_a_token_opens_the_door_to_amtool(tmp_path: Path) -> None:
+    async with running(token="open-sesame") as site:
+        site.put("QueueLong", severity="warning")
+        refused = await site.amtool(tmp_path, "alert", "query")
+        assert refused.code != 0
+        assert "401" in refused.err
+        http = tmp_path / "http.yml"
+        http.write_text("authorization: {credentials: open-sesame}\n")
+        shown = await site.amtool(tmp_path, f"--http.config.file={http}", "-o", "json", "alert", "query")
+        assert shown.names == ["QueueLong"]
+        added = await site.amtool(
+            tmp_path, f"--http.config.file={http}", "silence", "add", "QueueLong", "-c", "x"
+        )
+        assert added.code == 0, added.err
+        assert len(site.dispatcher.silences.query()) == 1
