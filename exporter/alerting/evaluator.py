@@ -199,7 +199,8 @@ class Evaluator:
 
         Gives those that no rule can have made: these are over. Call it after `load`, before the first tick.
         """
-        return remember(self._groups, alerts, round(self._clock() * 1000))
+        timeout = self._conditions.no_data_timeout_ms or 0
+        return remember(self._groups, alerts, round(self._clock() * 1000), timeout=timeout)
 
     def close(self) -> None:
         """End the rule threads. A group that is at work ends after its rule; one that does not is left behind at last."""

@@ -15,18 +15,23 @@ from exporter.storage.model import Labels
 GRACE_MS = 120_000
 """How long after a start nobody is told that a remembered alert has no data: scrapes and slow recording rules begin."""
 
+PAUSE_MS = 600_000
+"""Longest time between two evaluations that counts as waiting: a machine that slept, or a clock that jumped, has not waited."""
+
 Standing = State | Literal["held"]
 """What others are told of an alert: its state, or that it fired and nobody knows what it does now."""
 
 
 class Held(NamedTuple):
-    """An alert as it last fired; `since` when its data is away.
+    """An alert as it last fired; `since` when its data is away, and for how long that was waited at the time `judged`.
 
     `told` false: it was remembered from before a restart, and nobody has been told yet that it has no data.
     """
 
     alert: Alert
     since: int
+    judged: int
+    waited: int = 0
     told: bool = True
 
 
@@ -59,7 +64,8 @@ def hold(
     """Judge every alert that stopped firing at this evaluation or is held since an earlier one.
 
     `known`: whether the data is there, so that an alert that is not found is over. Fires again: it goes on, and has fired
-    since the first time; while it is pending it is held. `timeout`: how long an alert is held at most; 0 is for ever.
+    since the first time; while it is pending it is held. `timeout`: how long an alert is held at most while evaluations go
+    on; 0 is for ever.
     """
     held, alerts = dict(held), dict(alerts)
     changes: list[Change] = []
@@ -69,11 +75,13 @@ def hold(
         if labels in held:
             continue
         if move.before == "firing" and move.after == "inactive" and not known(labels):
-            fresh[labels] = Held(move.alert, now)
+            fresh[labels] = Held(move.alert, now, now)
             changes.append(Change(move.alert, "firing", "held", now))
         else:
             changes.append(Change(move.alert, move.before, move.after))
-    for labels, one in list(held.items()):
+    for labels, before in list(held.items()):
+        waited = before.waited + min(max(now - before.judged, 0), PAUSE_MS)
+        one = held[labels] = before._replace(judged=now, waited=waited)
         alert = alerts.get(labels)
         state = "inactive" if alert is None else alert.state
         if alert is not None and state == "firing":
@@ -85,7 +93,7 @@ def hold(
         elif known(labels):
             changes.append(Change(over(one.alert, now), "held", "inactive"))
             del held[labels]
-        elif timeout and now - one.since >= timeout:
+        elif timeout and waited >= timeout:
             changes.append(Change(over(one.alert, now), "held", "inactive", one.since))
             del held[labels]
         elif not one.told and now - one.since >= GRACE_MS:
@@ -102,7 +110,10 @@ def release(held: Mapping[Labels, Held], now: int) -> list[Change]:
 def moved(held: Mapping[Labels, Held], by: int) -> Mapping[Labels, Held]:
     """The held alerts with their times moved, for a clock that was set back."""
     alerts = shift({labels: one.alert for labels, one in held.items()}, by)
-    return {labels: one._replace(alert=alerts[labels], since=one.since + by) for labels, one in held.items()}
+    return {
+        labels: one._replace(alert=alerts[labels], since=one.since + by, judged=one.judged + by)
+        for labels, one in held.items()
+    }
 
 
 def over(alert: Alert, now: int) -> Alert:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from exporter.alerting.alerts import ALERT_NAME, Alerting
 from exporter.alerting.group import LiveGroup
-from exporter.alerting.holding import Held
+from exporter.alerting.holding import GRACE_MS, Held
 from exporter.alerting.rulefile import Rule
 from exporter.alerting.state import Alert
 from exporter.storage.model import Labels
@@ -31,8 +31,13 @@ class Remembered(NamedTuple):
         return next((value for name, value in self.labels if name == ALERT_NAME), "")
 
 
-def remember(groups: Sequence[LiveGroup], alerts: Iterable[Remembered], now: int) -> list[Remembered]:
-    """Let each alert be held by the first rule that can have made it; gives those that none can. `now` in ms."""
+def remember(
+    groups: Sequence[LiveGroup], alerts: Iterable[Remembered], now: int, *, timeout: int
+) -> list[Remembered]:
+    """Let each alert be held by the first rule that can have made it; gives those that none can.
+
+    `now` in ms; `timeout`: how long one is held, in ms.
+    """
     rules: dict[str, list[Alerting]] = {}
     for group in groups:
         for rule in group.rules:
@@ -46,7 +51,7 @@ def remember(groups: Sequence[LiveGroup], alerts: Iterable[Remembered], now: int
         if maker is None:
             orphans.append(one)
         else:
-            found.setdefault(maker, {})[one.labels] = _held(one, now)
+            found.setdefault(maker, {})[one.labels] = _held(one, now, timeout)
     for work, held in found.items():
         work.held = {**work.held, **held}
     return orphans
@@ -56,8 +61,10 @@ def _can_make(rule: Rule, labels: dict[str, str]) -> bool:
     return all(labels.get(name, "") == value for name, value in rule.labels.items() if "{{" not in value)
 
 
-def _held(one: Remembered, now: int) -> Held:
+def _held(one: Remembered, now: int, timeout: int) -> Held:
     fired = round(one.starts_at * 1000)
     alert = Alert(one.labels, one.annotations, math.nan, "firing", fired, fired)
     since = now if one.no_data_since is None else min(now, round(one.no_data_since * 1000))
-    return Held(alert, since, told=one.no_data_since is not None)
+    # The first scrapes and evaluations are awaited before it is given up, however long its data has been away.
+    waited = min(now - since, timeout) - GRACE_MS
+    return Held(alert, since, now, waited, told=one.no_data_since is not None)

@@ -203,3 +203,17 @@ async def test_slow_first_tokens_are_not_resolved_by_the_engines_end(tmp_path: P
         await second(at, up=True, late=0)
     assert ttft()[3:] == [("held", "inactive")]
     daemon.evaluator.close()
+
+
+async def test_what_had_no_data_for_long_before_a_restart_is_given_up_only_when_the_daemon_looked(
+    daemon: Daemon,
+) -> None:
+    await daemon.evaluator.load()
+    known = Remembered(named("Queue", severity="critical"), (), NOW - 9999, no_data_since=NOW - 9000)
+    daemon.evaluator.hold([known])
+    for second in range(0, 120, 20):
+        await daemon.misses(second)
+    assert not daemon.batches
+    await daemon.misses(120)
+    ((one,),) = daemon.batches
+    assert (one.before, one.after, one.no_data_since) == ("held", "inactive", NOW - 9000)

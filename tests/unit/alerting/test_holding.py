@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from exporter.alerting.holding import GRACE_MS, Change, Held, Holding, hold, moved, release
+from exporter.alerting.holding import GRACE_MS, PAUSE_MS, Change, Held, Holding, hold, moved, release
 from exporter.alerting.state import Alert, Found, Move, State, Terms, forget, step
 from exporter.storage.model import Labels
 
@@ -18,7 +18,12 @@ def alert(state: State, labels: Labels = A, *, fired: int | None = 10, active: i
 
 
 def held(labels: Labels = A, *, since: int = 20, told: bool = True) -> Mapping[Labels, Held]:
-    return {labels: Held(alert("inactive", labels), since, told)}
+    return {labels: Held(alert("inactive", labels), since, since, told=told)}
+
+
+def standing(holding: Holding) -> list[tuple[Labels, int, bool]]:
+    """Who is held, since when, and whether that was told."""
+    return [(labels, one.since, one.told) for labels, one in holding.held.items()]
 
 
 def judged(
@@ -37,7 +42,7 @@ ENDED = Move(alert("inactive"), "firing", "inactive")
 
 def test_an_alert_that_ends_without_data_is_held_and_with_data_it_is_over() -> None:
     without = judged({}, 20, ENDED)
-    assert without.held == {A: Held(alert("inactive"), 20)}
+    assert without.held == {A: Held(alert("inactive"), 20, 20)}
     assert without.changes == [Change(alert("inactive"), "firing", "held", 20)]
     with_data = judged({}, 20, ENDED, known=True)
     assert not with_data.held
@@ -59,22 +64,23 @@ def test_an_alert_that_fires_again_goes_on_since_it_first_fired() -> None:
 def test_an_alert_is_held_in_silence_while_its_condition_holds_for_less_than_for() -> None:
     pending = alert("pending", fired=None, active=30)
     begins = judged(held(), 30, Move(pending, "inactive", "pending"), alerts={A: pending}, known=True)
-    assert begins == Holding(held(), {A: pending}, [])
+    assert (standing(begins), begins.changes) == ([(A, 20, True)], [])
     for known in (False, True):
         later = judged(held(), 500, alerts={A: pending}, known=known, timeout=100)
-        assert later == Holding(held(), {A: pending}, [])
+        assert (standing(later), later.changes) == ([(A, 20, True)], [])
 
 
 def test_an_alert_is_over_when_its_data_is_back_and_it_does_not_fire() -> None:
-    assert judged(held(), 30) == Holding(held(), {}, [])
-    result = judged(held(), 40, known=True)
+    away = judged(held(), 30)
+    assert (standing(away), away.changes) == ([(A, 20, True)], [])
+    result = judged(away.held, 40, known=True)
     assert not result.held
     assert result.changes == [Change(replace(alert("inactive"), resolved_at=40), "held", "inactive")]
 
 
 def test_one_that_was_pending_again_and_is_found_no_more_is_judged_like_any_other() -> None:
     gone = Move(alert("inactive", fired=None, active=30), "pending", "inactive")
-    assert judged(held(), 40, gone) == Holding(held(), {}, [])
+    assert standing(judged(held(), 40, gone)) == [(A, 20, True)]
     assert [one.after for one in judged(held(), 40, gone, known=True).changes] == ["inactive"]
 
 
@@ -86,21 +92,29 @@ def test_after_the_timeout_an_alert_is_given_up_and_that_is_said() -> None:
     assert judged(held(since=20), 10**12, timeout=0).held
 
 
+def test_a_machine_that_slept_for_days_has_not_waited_and_gives_nothing_up_on_waking() -> None:
+    day = 86_400_000
+    woken = judged(judged(held(since=0), 1000, timeout=day).held, 3 * day, timeout=day)
+    assert (standing(woken), woken.changes) == ([(A, 0, True)], [])
+    (one,) = woken.held.values()
+    assert one.waited == 1000 + PAUSE_MS
+
+
 def test_a_remembered_alert_is_told_to_have_no_data_only_when_it_has_none() -> None:
     pending = alert("pending", fired=None, active=30)
     waiting = judged(held(told=False), 30, alerts={A: pending})
-    assert waiting == Holding(held(told=False), {A: pending}, [])
+    assert (standing(waiting), waiting.changes) == ([(A, 20, False)], [])
     starting = judged(held(told=False), 20 + GRACE_MS - 1)
-    assert starting == Holding(held(told=False), {}, [])
+    assert (standing(starting), starting.changes) == ([(A, 20, False)], [])
     result = judged(held(told=False), 20 + GRACE_MS)
-    assert result.held == held()
+    assert standing(result) == [(A, 20, True)]
     assert result.changes == [Change(alert("inactive"), "firing", "held", 20)]
     assert not judged(result.held, 30 + GRACE_MS).changes
 
 
 def test_alerts_are_judged_one_by_one() -> None:
     result = hold({**held(A), **held(B)}, {}, (), 40, timeout=0, known=lambda labels: labels == B)
-    assert result.held == held(A)
+    assert standing(result) == [(A, 20, True)]
     assert [one.alert.labels for one in result.changes] == [B]
 
 
@@ -110,7 +124,7 @@ def test_where_a_rule_is_gone_its_held_alerts_are_over() -> None:
 
 def test_a_clock_that_is_set_back_takes_held_alerts_along() -> None:
     (one,) = moved(held(since=20), -7).values()
-    assert (one.since, one.alert.fired_at, one.alert.active_at) == (13, 3, -2)
+    assert (one.since, one.judged, one.alert.fired_at, one.alert.active_at) == (13, 13, 3, -2)
 
 
 def test_states_and_what_is_told_stay_in_step_over_a_long_outage() -> None:
