@@ -6,6 +6,8 @@ Source: `LabelSet.Fingerprint` in https://github.com/prometheus/common/blob/main
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from exporter.storage.model import Labels
 
 _OFFSET = 14695981039346656037
@@ -14,6 +16,11 @@ _MASK = (1 << 64) - 1
 _SEPARATOR = 255
 
 
+_REMEMBERED = 20_000
+"""Label sets: an alert is made anew each time that something of it changes, and its number costs more than all the rest."""
+
+
+@lru_cache(_REMEMBERED)
 def fingerprint(labels: Labels) -> int:
     """The fingerprint of labels that are sorted by name."""
     total = _OFFSET
