@@ -18,7 +18,7 @@ _ENDPOINT = ("receiver", "integration")
 NOTIFICATIONS = Family(
     "vllm_exporter_notifications_total",
     "counter",
-    "What became of notifications: delivered, superseded by a newer one, dead (refused or given up); failed counts attempts that failed, but for a first one that is made again.",
+    "What became of notifications: delivered, superseded (by a newer one, or over before it got through), dead (refused or given up); failed counts attempts that failed, but for a first one that is made again.",
     ("receiver", "outcome"),
 )
 ATTEMPTS = Family(

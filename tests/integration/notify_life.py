@@ -25,7 +25,7 @@ from exporter.notify.config.load import load_config
 from exporter.notify.delivery.delivery import Delivery
 from exporter.notify.dispatch.dispatcher import Dispatcher
 from exporter.notify.model import Alert, Context, Notification, Outcome
-from exporter.notify.outbox import file
+from exporter.notify.outbox import rows
 from exporter.notify.outbox.outbox import Outbox
 from exporter.notify.receivers.build import build
 
@@ -106,14 +106,14 @@ def alert_after(number: int) -> Alert:
 
 def count_commits(marks: Marks) -> None:
     """Have every transaction counted."""
-    real = file.write
+    real = rows.write
 
     def counted(*arguments: Any) -> None:
         marks.count("commits")
         real(*arguments)
         marks.count("commits_ended")
 
-    file.write = counted
+    rows.write = counted
 
 
 async def live(folder: Path, url: str) -> None:

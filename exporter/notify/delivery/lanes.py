@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, NamedTuple
@@ -26,6 +26,8 @@ class Item:
     deadline: float
     attempts: int = 0
     last: Outcome | None = None
+    watched: bool = False
+    """Its endpoint does not want to know when alerts end: when all of these have, nobody needs to hear that they fired."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +62,8 @@ class Lanes:
         self._not_before = 0.0
         """Of all lanes: the endpoint asked for it."""
         self._size = 0
+        self._alerts = 0
+        """Of all notifications together."""
 
     def __len__(self) -> int:
         return self._size
@@ -81,15 +85,19 @@ class Lanes:
 
     def put(self, item: Item, now: float) -> list[Item]:
         """Take a notification in; which others it supersedes."""
+        crowded = self._alerts + len(item.notification.alerts) > self._pace.crowded_alerts
         lane = self._lanes.setdefault(item.notification.group_key, _Lane())
         gone = [
             old
             for old in lane.items
-            if old.attempts and old is not lane.current and covers(item.notification, old.notification)
+            if (old.attempts or crowded)
+            and old is not lane.current
+            and covers(item.notification, old.notification)
         ]
         for old in gone:
-            lane.items.remove(old)
-        self._size += 1 - len(gone)
+            self._remove(lane, old)
+        self._size += 1
+        self._alerts += len(item.notification.alerts)
         if gone and lane.current is None:
             lane.not_before = now
         lane.items.append(item)
@@ -169,16 +177,21 @@ class Lanes:
                 continue
             if item.attempts == 0 and self.circuit.state == "closed":
                 continue  # after its first attempt it is seen that its time is over
-            lane.items.remove(item)
-            self._size -= 1
+            self._take_out(key, lane, item, now)
             expired.append(item)
-            if lane.current is None:
-                if lane.items:
-                    lane.not_before = now
-                    self._schedule(key, lane)
-                else:
-                    del self._lanes[key]
         return expired
+
+    def withdraw(self, over: Callable[[Notification], bool], now: float) -> list[Item]:
+        """Take out what has failed, is watched and is over."""
+        gone = [
+            (key, lane, item)
+            for key, lane in self._lanes.items()
+            for item in lane.items
+            if item.watched and item.attempts and item is not lane.current and over(item.notification)
+        ]
+        for key, lane, item in gone:
+            self._take_out(key, lane, item, now)
+        return [item for _, _, item in gone]
 
     def wake(self) -> float | None:
         """When there is something to do again without anything happening before."""
@@ -202,11 +215,10 @@ class Lanes:
         """Take out everything that is not under way."""
         gone: list[Item] = []
         for key, lane in list(self._lanes.items()):
-            gone += [item for item in lane.items if item is not lane.current]
-            lane.items = deque(item for item in lane.items if item is lane.current)
-            if lane.current is None:
-                del self._lanes[key]
-        self._size -= len(gone)
+            some = [item for item in lane.items if item is not lane.current]
+            for item in some:
+                self._take_out(key, lane, item, 0.0)
+            gone += some
         return gone
 
     def _begin(self, lane: _Lane) -> Item:
@@ -217,10 +229,24 @@ class Lanes:
     def _end(
         self, lane: _Lane, item: Item, became: Literal["delivered", "superseded", "dead"], outcome: Outcome
     ) -> Verdict:
-        lane.items.remove(item)
+        self._remove(lane, item)
         lane.not_before = 0.0
-        self._size -= 1
         return Verdict(became, outcome)
+
+    def _take_out(self, key: str, lane: _Lane, item: Item, now: float) -> None:
+        """End something that is not under way; what stands behind it may go now."""
+        self._remove(lane, item)
+        if lane.current is None:
+            if lane.items:
+                lane.not_before = now
+                self._schedule(key, lane)
+            else:
+                del self._lanes[key]
+
+    def _remove(self, lane: _Lane, item: Item) -> None:
+        lane.items.remove(item)
+        self._size -= 1
+        self._alerts -= len(item.notification.alerts)
 
     def _schedule(self, key: str, lane: _Lane) -> None:
         if lane.items and lane.current is None:

@@ -27,6 +27,8 @@ class Pace:
     longest_trial: float = 300.0
     parallel: int = 4
     """Groups of an endpoint that are sent side by side."""
+    crowded_alerts: int = 20_000
+    """Alerts, all notifications of an endpoint together, above which newer ones supersede even what was never tried."""
 
 
 def wait_after(attempts: int, retry_after: float | None, draw: float, pace: Pace) -> float:

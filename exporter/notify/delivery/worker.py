@@ -67,6 +67,7 @@ class Worker:
         for one in notifications:
             age = 0.0 if again else max(0.0, clock - one.created_at)
             item = Item(one, now + self._around.give_up_after - age, self._around.outbox.attempts(one.number))
+            item.watched = not again and not self._receiver.send_resolved and not self._is_over(one)
             self._superseded += self._lanes.put(item, now)
         self._show()
         self._wake.set()
@@ -89,6 +90,7 @@ class Worker:
         async with asyncio.TaskGroup() as attempts:
             while not (self._retired and not self._lanes.in_flight):
                 self._wake.clear()
+                self._superseded += self._lanes.withdraw(self._is_over, self._around.timer())
                 await self._strike_superseded()
                 for item in self._lanes.expired(self._around.timer()):
                     await self._bury(item, given_up(item.last))
@@ -132,6 +134,11 @@ class Worker:
             self._last_delivered,
             queue,
         )
+
+    def _is_over(self, notification: Notification) -> bool:
+        """Whether none of its alerts fires any more, as far as the outbox knows them."""
+        now = self._around.clock()
+        return not any(self._around.outbox.fires(alert.fingerprint, now) for alert in notification.alerts)
 
     async def _until_woken(self) -> None:
         at = self._lanes.wake()

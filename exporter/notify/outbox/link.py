@@ -13,8 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from exporter.notify.outbox import file
+from exporter.notify.outbox import file, rows
 from exporter.notify.outbox.kept import Delta, Kept
+from exporter.notify.outbox.reading import read
 from exporter.notify.outbox.stats import OutboxStats
 from exporter.storage.archive_file import (
     BROKEN,
@@ -48,7 +49,7 @@ class Link:
         try:
             self._connect()
             assert self._connection is not None
-            found = file.read(self._connection)
+            found = read(self._connection)
         except FileError as error:
             if error.reason in BROKEN:
                 return self._replace(error, self._rescue)
@@ -70,9 +71,9 @@ class Link:
                 with translated():
                     check_log(self._connection, self._path)
                     if self.behind:
-                        file.write_anew(self._connection, self._whole())
+                        rows.write_anew(self._connection, self._whole())
                     else:
-                        file.write(self._connection, deltas)
+                        rows.write(self._connection, deltas)
             except FileError as error:
                 self._failed(error)
                 if error.reason not in BROKEN or not self._set_aside(error.reason):
@@ -125,7 +126,7 @@ class Link:
         try:
             connection = file.connect_reading(self._path)
             try:
-                found = file.read(connection)
+                found = read(connection)
             finally:
                 connection.close()
         except FileError as error:
@@ -149,7 +150,7 @@ class Link:
         try:
             connection = file.connect_reading(aside, damaged=True)
             try:
-                return file.read(connection).kept
+                return read(connection).kept
             finally:
                 connection.close()
         except FileError as error:
@@ -182,9 +183,9 @@ class Link:
         failures = {**self.stats.failures, reason: self.stats.failures.get(reason, 0) + 1}
         self.stats = replace(self.stats, failures=failures, problem=reason)
 
-    def _note_damage(self, rows: int) -> None:
-        if rows:
-            log.warning("outbox_rows_damaged", path=str(self._path), rows=rows, advice="they are left out")
+    def _note_damage(self, count: int) -> None:
+        if count:
+            log.warning("outbox_rows_damaged", path=str(self._path), rows=count, advice="they are left out")
 
     def _note(self) -> None:
         self.stats = replace(self.stats, file_bytes=file_bytes(self._path))

@@ -76,6 +76,11 @@ class Outbox:
         tried = self._kept.tried.get(number)
         return 0 if tried is None else tried.attempts
 
+    def fires(self, fingerprint: int, now: float) -> bool:
+        """Whether an alert that was put down is there and has not ended."""
+        alert = self._kept.alerts.get(fingerprint)
+        return alert is not None and alert.status(now) == "firing"
+
     def dead(self) -> tuple[DeadLetter, ...]:
         """What was refused or given up, the oldest first."""
         return tuple(self._kept.dead.values())

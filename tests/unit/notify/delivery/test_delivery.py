@@ -180,6 +180,21 @@ async def test_a_dead_letter_whose_endpoint_is_gone_stays() -> None:
         assert len(rig.outbox.dead()) == 1
 
 
+async def test_an_endpoint_that_does_not_hear_of_ends_hears_no_late_news_of_what_has_ended() -> None:
+    endpoint = Endpoint(*[BUSY] * 1000)
+    endpoint.send_resolved = False
+    async with rigged(r=endpoint) as rig:
+        fires, report = notification(1, "g"), notification(2, "report")
+        await rig.outbox.commit(Change(alerts=fires.alerts))
+        await rig.put(fires, report)
+        await until(lambda: rig.outbox.attempts(1) > 1 and rig.outbox.attempts(2) > 1)
+        await rig.outbox.commit(Change(gone=(fires.alerts[0].fingerprint,)))
+        await until(lambda: [one.number for one in rig.outbox.load().pending] == [2])
+        assert rig.value("notifications_total", outcome="superseded") == 1
+        endpoint.script.clear()
+        await until(lambda: endpoint.got == [2])
+
+
 async def test_what_fails_too_long_is_given_up() -> None:
     endpoint = Endpoint(*[BUSY] * 1000)
     async with rigged(r=endpoint, give_up_after=0.05) as rig:

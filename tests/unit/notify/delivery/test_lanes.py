@@ -200,6 +200,29 @@ def test_covering_asks_for_every_alert() -> None:
     assert not covers(notification(2, "g", "a"), old)
 
 
+def test_what_has_failed_and_is_over_is_withdrawn_where_nobody_would_be_told_of_its_end() -> None:
+    lanes = Lanes(PACE)
+    watched, other, fresh = item(1, "a"), item(2, "b"), item(3, "c")
+    watched.watched = fresh.watched = True
+    put(lanes, watched, other)
+    for one in started(lanes, 0.0):
+        finish(lanes, one, BUSY, 0.0)
+    put(lanes, fresh)
+    assert lanes.withdraw(lambda notification: False, 0.0) == []
+    assert numbers(lanes.withdraw(lambda notification: True, 0.0)) == [1]
+    assert len(lanes) == 2
+
+
+def test_in_a_crowd_newer_ones_supersede_even_what_was_never_tried() -> None:
+    lanes = Lanes(Pace(crowded_alerts=4))
+    assert put(lanes, item(1, "g", "a", "b"), item(2, "g", "a", "b")) == []
+    assert put(lanes, item(3, "g", "a", "b")) == [1, 2]
+    assert put(lanes, item(4, "g", "a", "b")) == []
+    (one,) = started(lanes, 0.0)
+    assert put(lanes, item(5, "g", "a", "b"), item(6, "h", *"abcdef")) == [4], "but what is under way stays"
+    assert one.notification.number == 3 and len(lanes) == 3
+
+
 def test_what_fails_past_its_time_is_given_up() -> None:
     lanes = Lanes(PACE)
     put(lanes, item(1, deadline=10.0))

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.notify.model import Alert, Notification, Outcome
-from exporter.notify.outbox import codec, file, kept, writer
+from exporter.notify.outbox import codec, file, kept, rows, writer
 from exporter.notify.outbox import outbox as outbox_module
 from exporter.notify.outbox.model import Change, LogEntry, Saved, Silence
 from exporter.notify.outbox.outbox import Outbox
@@ -359,14 +359,14 @@ async def test_a_disk_that_hangs_holds_nothing_up(path: Path, monkeypatch: pytes
     outbox = Outbox.open(path)
     await outbox.commit(Change((notification(1),)))
     hangs = [True]
-    real = file.write
+    real = rows.write
 
     def hanging(*arguments: object) -> None:
         while hangs[0]:
             time.sleep(0.002)
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(file, "write", hanging)
+    monkeypatch.setattr(rows, "write", hanging)
     assert not await outbox.commit(Change((notification(2),)))
     started = time.monotonic()
     for number in range(3, 50):
