@@ -30,6 +30,7 @@ groups:
 def supervised(folder: Path, *flags: str, port: int | None = None, traffic: str = "5") -> Daemon:
     return Daemon(
         folder, "run", "--scrape-interval", "0.25", "--set", "gpu.source=off", "--set", "engine.restart_delay=0.5",
+        "--set", "engine.drain_timeout=0.5",
         *flags, "--", sys.executable, "-m", "exporter", "simulate", "--port", str(free_port()), "--traffic", traffic,
         port=port,
     )  # fmt: skip
@@ -97,11 +98,17 @@ def test_an_alert_whose_engine_died_is_held_and_not_told_as_resolved(tmp_path: P
 def test_what_was_told_before_a_kill_is_not_told_again_and_what_ended_meanwhile_is(tmp_path: Path) -> None:
     port = free_port()
     rules = tmp_path / "up.rules.yml"
-    rule = RULES.replace("vllm_slo_requests_running > 0", "vllm_exporter_engine_up == {}").replace(
-        "Busy", "Up"
+    rule = RULES.replace("vllm_slo_requests_running > 0", "vllm_exporter_process_threads > LIMIT")
+    rule = rule.replace("Busy", "Up")
+    rules.write_text(rule.replace("LIMIT", "0"), encoding="utf-8")
+    quick = tmp_path / "alertmanager.yml"
+    quick.write_text(
+        "route: {receiver: all, group_by: [alertname], group_wait: 0s, group_interval: 1s}\nreceivers: [{name: all}]\n"
     )
-    rules.write_text(rule.replace("== {}", "== 1"), encoding="utf-8")
-    flags = ("--rules", str(rules), "--set", "rules.builtin=false", "--set", "rules.instance=box")
+    flags = (
+        "--rules", str(rules), "--set", "rules.builtin=false", "--set", "rules.instance=box",
+        "--set", f"notify.file={quick}",
+    )  # fmt: skip
     with Sink() as sink:
         with supervised(tmp_path, "--webhook", sink.url, *flags, port=port) as first:
             eventually("the alert is told", lambda: sink.about("Up", "firing"))
@@ -113,7 +120,7 @@ def test_what_was_told_before_a_kill_is_not_told_again_and_what_ended_meanwhile_
             time.sleep(1)
             assert len(sink.about("Up")) == 1
             second.kill()
-        rules.write_text(rule.replace("== {}", "== 7"), encoding="utf-8")
+        rules.write_text(rule.replace("LIMIT", "1e9"), encoding="utf-8")
         with supervised(
             tmp_path,
             "--webhook",
@@ -142,6 +149,7 @@ def test_a_test_alert_goes_the_real_way_and_says_what_was_answered(tmp_path: Pat
 @pytest.mark.skipif(shutil.which("amtool") is None, reason="no amtool")
 def test_amtool_sees_and_silences_the_alerts_of_the_daemon(tmp_path: Path) -> None:
     with Sink() as sink, supervised(tmp_path, "--webhook", sink.url) as daemon:
+        daemon.wait_ready()
 
         def amtool(*words: str) -> str:
             command = ["amtool", f"--alertmanager.url=http://127.0.0.1:{daemon.port}", *words]
