@@ -50,9 +50,9 @@ class Alerts:
         """The alerts of the daemon before; whoever pushed one has `resolve_timeout` seconds to do it again."""
         for alert in alerts:
             known = self._known[alert.fingerprint] = Known(alert, dict(alert.labels), False)
-            left = end_of(alert) - now
+            left = math.inf if alert.ends_at is None else 0.0  # ended, whatever the clock says now
             if alert.until is not None:
-                left = resolve_timeout if alert.ends_at is None else max(left, resolve_timeout)
+                left = resolve_timeout if alert.ends_at is None else max(alert.ends_at - now, resolve_timeout)
             self._judge(known, left, timer)
 
     def take(self, alerts: Iterable[Alert], now: float, timer: float) -> list[Known]:

@@ -95,6 +95,7 @@ class Dispatcher:
                 if (told := self._book.told(key)) is not None
             ]
             if since:  # It was told of, and waits on from then.
+                group.begun = True
                 self._groups.schedule(group, max(timer, max(since) + group.route.group_interval))
 
     def put(self, alerts: Sequence[Alert]) -> None:
@@ -152,7 +153,7 @@ class Dispatcher:
         if timer >= self._collect_at:
             self._collect_at = timer + COLLECTED_SECONDS
             self.silences.collect()
-            self._book.collect({group.key for group in self._groups}, self._alerts, timer)
+            self._collect_log(timer)
         if self._news and timer >= self._count_at:
             self._news = False
             self._count_at = timer + COUNTED_SECONDS
@@ -163,7 +164,12 @@ class Dispatcher:
     def reload(self, config: NotifyConfig) -> None:
         """Route all alerts anew; what was told stays told, and groups that stay keep their time."""
         now, timer = self._clock(), self._timer()
-        before = {(group.route.receiver, group.key): group.due for group in self._groups}
+        # An end that waits in its group would be told nobody by another group, which has not told of the alert.
+        for group in [group for group in self._groups if not all(one.fires for one in group.alerts.values())]:
+            self._flush(group, now, timer)
+        self._collect_log(timer)
+        before = {(group.route.receiver, group.key): group for group in self._groups}
+        begun = {number for group in self._groups if group.begun for number in group.alerts}
         self._config = config
         self._routing = Routing(config)
         self._groups = Groups(self._routing)
@@ -174,9 +180,12 @@ class Dispatcher:
             known.held = 0
         self._place_all(now, timer)
         for group in self._groups:
-            due = before.get((group.route.receiver, group.key))
-            if due is not None:
-                self._groups.schedule(group, due)
+            old = before.get((group.route.receiver, group.key))
+            if old is not None:
+                group.begun = old.begun
+                self._groups.schedule(group, old.due)
+            elif not begun.isdisjoint(group.alerts):
+                self._groups.schedule(group, timer)  # Some of it is no news: nobody need gather more.
         self._stir(timer)
 
     def alerts(self) -> list[AlertView]:
@@ -230,6 +239,7 @@ class Dispatcher:
 
     def _flush(self, group: Group, now: float, timer: float) -> None:
         """Tell of a group what there is to tell, and let go of the alerts in it that have ended."""
+        group.begun = True
         self._groups.schedule(group, timer + group.route.group_interval)
         over = [known for known in group.alerts.values() if not known.fires]
         if self._routing.endpoints(group.route.receiver):
@@ -279,6 +289,9 @@ class Dispatcher:
         """Alerts to the receivers that want them as they are."""
         for receiver, some in self._routing.forwarded(alerts).items():
             self._forward(receiver, some)
+
+    def _collect_log(self, timer: float) -> None:
+        self._book.collect({group.key for group in self._groups}, self._alerts, timer)
 
     def _count(self, now: float) -> None:
         states: Counter[str] = Counter()

@@ -36,10 +36,11 @@ class Known:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """Alerts that are told of together; `due` by the timer, when they are looked at next."""
+    """Alerts that are told of together; `due` by the timer, when they are looked at next. `begun`: they once were."""
 
     place: Place
     route: Route
     key: str
     due: float = 0.0
+    begun: bool = False
     alerts: dict[int, Known] = field(default_factory=dict)

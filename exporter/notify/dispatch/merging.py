@@ -51,8 +51,8 @@ def merged(old: Alert, old_fires: bool, new: Alert, now: float) -> Alert:
     ends_at, until = new.ends_at, new.until
     if new_end <= now:
         if not old_fires and old_end > new_end:
-            ends_at, until = old.ends_at, None
-    elif old_end > new_end and not _timed_out(old):
+            ends_at, until = min(old_end, now), None  # the clock may have been set back since
+    elif old_fires and old_end > new_end and not _timed_out(old):
         ends_at, until = old.ends_at, old.until
     if (starts_at, ends_at, until) == (new.starts_at, new.ends_at, new.until):
         return new
