@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -77,9 +78,10 @@ class Report:
         """What the next daemon has to know in order to make no report twice and none too few. JSON-able."""
         return {} if self._last is None else {"last": self._last}
 
-    def restore(self, saved: Mapping[str, float]) -> None:
-        """Go on from a saved state; before `run`."""
-        self._last = saved.get("last")
+    def restore(self, saved: Mapping[str, object]) -> None:
+        """Go on from a saved state; before `run`. What is no time is left out."""
+        last = saved.get("last")
+        self._last = float(last) if isinstance(last, (int, float)) and math.isfinite(last) else None
 
     async def _make(self, due: float, send: Callable[[Alert], Awaitable[None] | None]) -> None:
         try:

@@ -92,6 +92,13 @@ async def test_the_next_daemon_makes_up_for_what_was_missed_and_makes_nothing_tw
     assert [alert.starts_at for alert in await run(late)] == [NINE + DAY]
 
 
+@pytest.mark.parametrize("last", ["yesterday", None, [1], float("nan")])
+async def test_a_saved_state_that_is_none_is_left_out(last: object):
+    report = Clock(NINE, NINE).report()
+    report.restore({"last": last})
+    assert report.state() == {}
+
+
 async def test_a_machine_that_was_suspended_for_days_makes_one_report():
     clock = Clock(NINE - 60, NINE + 3 * DAY + 900)
     report = clock.report()
