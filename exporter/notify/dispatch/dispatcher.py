@@ -16,23 +16,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from exporter.notify.config.model import Endpoint, NotifyConfig
+from exporter.notify.config.model import NotifyConfig
 from exporter.notify.dispatch.alerts import Alerts
 from exporter.notify.dispatch.book import Book
-from exporter.notify.dispatch.dedup import Reason
 from exporter.notify.dispatch.groups import Groups
 from exporter.notify.dispatch.known import Group, Known
 from exporter.notify.dispatch.muting import Muting
 from exporter.notify.dispatch.routing import Routing
-from exporter.notify.dispatch.telling import Said, fingerprints
+from exporter.notify.dispatch.teller import Teller
 from exporter.notify.dispatch.views import AlertView, GroupView, alert_views, group_views
 from exporter.notify.dispatch.writing import Ledger, Writing
-from exporter.notify.fingerprint import show
 from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.model import Alert, Notification
-from exporter.notify.outbox.model import Change, LogEntry, Saved
+from exporter.notify.outbox.model import Change, Saved
 from exporter.notify.silences import Silences
-from exporter.storage.model import Labels
 
 GROUPS_A_TURN = 500
 """Groups that are looked at before the event loop may do something else."""
@@ -70,11 +67,11 @@ class Dispatcher:
         self._writing = Writing(outbox, deliver)
         self.silences = Silences(self._silenced, clock)
         self._book = Book(self._write)
+        self._teller = Teller(self._book, self._write)
         self._alerts = Alerts(config.inhibitions, self._write)
         self._routing = Routing(config)
         self._groups = Groups(self._routing)
         self._muting = Muting(self._alerts, self.silences, config.intervals, self._metrics)
-        self._number = 1
         self._collect_at = timer() + COLLECTED_SECONDS
         self._count_at = -math.inf
         self._news = True
@@ -83,7 +80,7 @@ class Dispatcher:
     def restore(self, saved: Saved) -> None:
         """What the daemon before left behind; before anything is put. Nothing is told in this call."""
         now, timer = self._clock(), self._timer()
-        self._number = max(self._number, saved.next_number)
+        self._teller.go_on_from(saved.next_number)
         self.silences.restore(saved.silences)
         self._book.restore(saved.log, now, timer)
         self._alerts.restore(saved.alerts, self._config.resolve_timeout, now, timer)
@@ -123,13 +120,10 @@ class Dispatcher:
         """
         now = self._clock()
         known = Known(alert, dict(alert.labels), True, self._routing.places(alert.labels))
-        if self._muting.silenced_by(known, now):
-            return
-        # Of its own, so that no later one takes its place while it waits for its receiver.
-        key = f"announcement:{show(alert.fingerprint)}:{alert.starts_at:.3f}"
-        for name in dict.fromkeys(self._routing.receivers(known)) if receiver is None else (receiver,):
-            for endpoint in self._routing.endpoints(name):
-                self._put_down(endpoint, key, alert.labels, (alert,), now)
+        if not self._muting.silenced_by(known, now):
+            names = dict.fromkeys(self._routing.receivers(known)) if receiver is None else (receiver,)
+            for name in names:
+                self._teller.announce(alert, self._routing.endpoints(name), now)
 
     async def run(self) -> None:
         """Look at groups when they are due, and write and hand on what comes of it, until cancelled."""
@@ -242,8 +236,8 @@ class Dispatcher:
         group.begun = True
         self._groups.schedule(group, timer + group.route.group_interval)
         over = [known for known in group.alerts.values() if not known.fires]
-        if self._routing.endpoints(group.route.receiver):
-            self._tell(group, over, now, timer)
+        if endpoints := self._routing.endpoints(group.route.receiver):
+            self._teller.tell(group, self._muting.unmuted(group, now), over, endpoints, now, timer)
         for known in over:
             del group.alerts[known.alert.fingerprint]
             known.held -= 1
@@ -251,39 +245,6 @@ class Dispatcher:
         if not group.alerts:
             self._groups.drop(group)
             self._book.close(self._routing.log_keys(group))
-
-    def _tell(self, group: Group, over: Iterable[Known], now: float, timer: float) -> None:
-        heard = self._muting.unmuted(group, now)
-        said = Said(heard, now)
-        unheard = fingerprints(over) - said.resolved
-        for endpoint, key in zip(
-            self._routing.endpoints(group.route.receiver), self._routing.log_keys(group), strict=True
-        ):
-            self._book.strike(key, unheard)
-            if not heard:
-                continue
-            reason = said.reason(endpoint, self._book.told(key), group.route.repeat_interval, timer)
-            if reason is Reason.NOTHING_NEW:
-                continue
-            self._book.tell(LogEntry(*key, said.firing, said.resolved, now), timer)
-            if alerts := said.alerts_for(endpoint):
-                repeated = reason is Reason.REPEAT
-                self._put_down(endpoint, group.key, group.place.labels, alerts, now, repeated)
-
-    def _put_down(
-        self,
-        endpoint: Endpoint,
-        key: str,
-        labels: Labels,
-        alerts: tuple[Alert, ...],
-        now: float,
-        repeated: bool = False,
-    ) -> None:
-        notification = Notification(
-            self._number, endpoint.receiver, endpoint.integration, key, labels, alerts, now, repeated
-        )
-        self._number += 1
-        self._write(Change(notifications=(notification,)))
 
     def _forward_all(self, alerts: Iterable[Known]) -> None:
         """Alerts to the receivers that want them as they are."""

@@ -353,3 +353,22 @@ async def test_an_announcement_can_be_silenced(desk, alert: Make) -> None:
     )
     here.dispatcher.announce(alert("Report"))
     assert await here.wait(0.0) == []
+
+
+async def test_an_end_that_waits_is_told_when_a_reload_breaks_its_group_up(desk, alert: Make) -> None:
+    here = desk()
+    await here.put(alert())
+    await here.put(alert(ends_at=here.now))
+    alone = replace(here.config.route, group_by=None, key="{}/{}")
+    here.dispatcher.reload(replace(here.config, route=alone))
+    assert told(await here.wait(0.0)) == [("resolved", ["Slow resolved"])]
+
+
+async def test_alerts_that_were_told_do_not_wait_in_the_groups_of_a_reload(desk, alert: Make) -> None:
+    here = desk()
+    await here.put(alert("Old", starts_at=here.now))
+    waiting = replace(here.config.route, group_wait=30.0, group_by=None, key="{}/{}")
+    here.dispatcher.reload(replace(here.config, route=waiting))
+    assert told(await here.wait(0.0)) == [("firing", ["Old firing"])]
+    assert await here.put(alert("New", starts_at=here.now)) == []
+    assert len(await here.wait(30.0)) == 1

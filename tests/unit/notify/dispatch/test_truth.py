@@ -111,9 +111,8 @@ class Story:
                     assert self.believes.get(number) == "firing", number
             elif number not in self.unsure:
                 assert self.believes.get(number) != "firing", number
-        assert [
-            view.alert.name for view in self.here.dispatcher.groups() for view in view.alerts
-        ].__len__() == len(self.firing)
+        shown = [view for group in self.here.dispatcher.groups() for view in group.alerts]
+        assert sorted(int(view.alert.name[1:]) for view in shown) == sorted(self.firing)
         quiet = await self.here.wait(REPEAT / 2)
         assert all(one.repeated for one in quiet), "nothing has changed"
 

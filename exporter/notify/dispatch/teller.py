@@ -1,0 +1,75 @@
+"""Puts down what endpoints are to be told, and notes in the log that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from exporter.notify.config.model import Endpoint
+from exporter.notify.dispatch.book import Book
+from exporter.notify.dispatch.dedup import Reason
+from exporter.notify.dispatch.known import Group, Known
+from exporter.notify.dispatch.telling import Said, fingerprints
+from exporter.notify.fingerprint import show
+from exporter.notify.model import Alert, Notification
+from exporter.notify.outbox.model import Change, LogEntry
+from exporter.storage.model import Labels
+
+
+class Teller:
+    """Makes notifications and their numbers; each is handed to `write` with its entry in the log."""
+
+    def __init__(self, book: Book, write: Callable[[Change], None]) -> None:
+        self._book = book
+        self._write = write
+        self._number = 1
+
+    def go_on_from(self, number: int) -> None:
+        """The first number that the daemon before did not use."""
+        self._number = max(self._number, number)
+
+    def tell(
+        self,
+        group: Group,
+        heard: Sequence[Known],
+        over: Iterable[Known],
+        endpoints: Sequence[Endpoint],
+        now: float,
+        timer: float,
+    ) -> None:
+        """Tell each endpoint what is new to it; `heard` may be told, `over` have ended and leave the group."""
+        said = Said(heard, now)
+        unheard = fingerprints(over) - said.resolved
+        for endpoint in endpoints:
+            key = (group.key, endpoint.receiver, endpoint.integration)
+            self._book.strike(key, unheard)
+            if not heard:
+                continue
+            reason = said.reason(endpoint, self._book.told(key), group.route.repeat_interval, timer)
+            if reason is Reason.NOTHING_NEW:
+                continue
+            self._book.tell(LogEntry(*key, said.firing, said.resolved, now), timer)
+            if alerts := said.alerts_for(endpoint):
+                repeated = reason is Reason.REPEAT
+                self._put_down(endpoint, group.key, group.place.labels, alerts, now, repeated)
+
+    def announce(self, alert: Alert, endpoints: Iterable[Endpoint], now: float) -> None:
+        """Tell endpoints of something that happens once."""
+        # A group of its own, so that no later one takes its place while it waits for its receiver.
+        key = f"announcement:{show(alert.fingerprint)}:{alert.starts_at:.3f}"
+        for endpoint in endpoints:
+            self._put_down(endpoint, key, alert.labels, (alert,), now)
+
+    def _put_down(
+        self,
+        endpoint: Endpoint,
+        key: str,
+        labels: Labels,
+        alerts: tuple[Alert, ...],
+        now: float,
+        repeated: bool = False,
+    ) -> None:
+        notification = Notification(
+            self._number, endpoint.receiver, endpoint.integration, key, labels, alerts, now, repeated
+        )
+        self._number += 1
+        self._write(Change(notifications=(notification,)))
