@@ -93,6 +93,8 @@ class Notifications:
             enrich=self._facts,
         )
         self._intake.remember(saved.alerts)
+        if self._pushing is not None:
+            self._pushing.put([alert for alert in saved.alerts if alert.until is None])
         if self._settings.notify.report != "off":
             self._report = _Reporting(self._settings, storage, self._url, data_dir / "report.json")
         self._metrics.reloaded(time.time())
@@ -121,8 +123,8 @@ class Notifications:
                 log.error("notify_config_not_loaded", problem=problem)
             return error.problems
         self.config = config
+        await self.delivery.replace(receivers)  # first: what is told from now on finds its endpoint
         self.dispatcher.reload(config)
-        await self.delivery.replace(receivers)
         await self._replace_forwarders(targets)
         self._metrics.reloaded(time.time())
         log.info("notify_config_loaded", receivers=len(config.receivers), endpoints=len(config.endpoints))

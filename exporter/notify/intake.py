@@ -90,7 +90,7 @@ class Intake:
         now = self._clock()
         fired: dict[Labels, Alert] = {}
         for alert in alerts:
-            if alert.until is None and alert.status(now) == "firing":
+            if alert.until is None and alert.ends_at is None:
                 own = tuple([pair for pair in alert.labels if pair not in self._external])
                 fired[own] = alert
                 self._told[alert.labels] = _Told(alert, own, alert.annotations, {})

@@ -62,7 +62,8 @@ PATHS = frozenset(
         "/-/reload",
         "/rules/RUNBOOK.md",
     }
-    | {f"/api/v1/{name}" for name in _API}
+    | {f"/api/v1/{name}" for name in (*_API, "notifications")}
+    | {f"/api/v2/{name}" for name in ("alerts", "alerts/groups", "silences", "receivers", "status")}
 )
 LABEL_VALUES = "/api/v1/label/:name/values"
 """What stands for this path whatever the label."""

@@ -62,6 +62,7 @@ def test_the_runbook_has_no_section_without_an_alert_and_no_dead_link():
 def _without_thresholds(rule: Rule) -> bool:
     """Whether the description needs no number: the alert is a state."""
     states = ("Watchdog", "VLLMEngineDown", "VLLMEngineUnresponsive", "VLLMEngineFailed", "VLLMGPULost")
+    states += ("VLLMEngineCrashed",)
     return rule.name in (*states, "VLLMExporterScrapeFailing")
 
 
