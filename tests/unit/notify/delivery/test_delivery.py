@@ -74,6 +74,7 @@ class Rig:
     ) -> None:
         self.outbox = outbox
         self.block = Block()
+        self.clock = 1000.0
         self.outcomes: list[tuple[int, str]] = []
         self.delivery = Delivery(
             {(name, "webhook[0]"): endpoint for name, endpoint in endpoints.items()},
@@ -83,7 +84,7 @@ class Rig:
             metrics=NotifyMetrics(self.block),
             observe=lambda one, outcome: self.outcomes.append((one.number, outcome.result)),
             pace=pace,
-            clock=lambda: 1000.0,
+            clock=lambda: self.clock,
             draw=lambda: 1.0,
         )
 
@@ -313,6 +314,23 @@ async def test_attempts_of_the_life_before_count(tmp_path: Path) -> None:
         rig.delivery.take(outbox.load().pending)
         await until(lambda: bool(outbox.dead()))
         assert outbox.dead()[0].attempts == 7
+
+
+@pytest.mark.parametrize("step", [-1e6, 1e6])
+async def test_a_clock_that_is_set_while_something_waits_neither_hurries_it_nor_gives_it_up(
+    step: float,
+) -> None:
+    endpoint = Endpoint(BUSY)
+    async with rigged(PATIENT, give_up_after=3600.0, r=endpoint) as rig:
+        await rig.put(notification(1))
+        await until(lambda: rig.outbox.attempts(1) == 1)
+        rig.clock += step
+        rig.delivery.take(())
+        await rig.put(notification(2, "other", at=rig.clock))
+        await until(lambda: endpoint.got == [2])
+        assert endpoint.attempts == [1, 2] and rig.outbox.dead() == ()
+        (status,) = rig.delivery.status()
+        assert status.queue[0].next_attempt == pytest.approx(rig.clock + 1000.0, abs=60)
 
 
 async def test_a_clock_that_jumps_gives_nothing_up_untried() -> None:

@@ -324,6 +324,7 @@ def test_whatever_happens_nothing_is_lost_and_each_group_keeps_its_order(
             groups = [one.notification.group_key for one in under_way]
             assert len(groups) == len(set(groups))
             wake = lanes.wake()
+            assert wake is None or wake > now, "it would turn round and round"
             if wake is not None and wake < FOREVER:
                 now = max(now, wake if dice.random() < 0.7 else now + dice.random())
             elif not under_way and len(lanes):
