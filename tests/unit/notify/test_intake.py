@@ -265,6 +265,11 @@ def test_alerts_that_others_knew_are_held_under_the_labels_of_their_rules() -> N
     assert desk.last == replace(saved, ends_at=NOW + 5, updated_at=NOW + 5, no_data_since=None)
 
 
+def test_what_had_ended_is_not_remembered_as_firing_when_the_clock_was_set_back(desk: Desk) -> None:
+    desk.intake.remember([Alert(OWN, SAID, NOW - 100, ends_at=NOW + 3600)])
+    assert desk.rules.held == []
+
+
 def test_a_remembered_alert_that_fires_again_is_the_same_one(desk: Desk) -> None:
     desk.intake.remember([Alert(OWN, SAID, NOW - 100)])
     desk.rules.tell(transition("held", "firing", fired=NOW - 100))
