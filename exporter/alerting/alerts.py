@@ -117,9 +117,8 @@ class Alerting:
 
         fixed = {name: expand(template) for name, template in self._labels}
         annotations = tuple((name, expand(template)) for name, template in self._annotations)
-        base = dict(own)
-        base.pop(NAME, None)
-        return Found(relabelled(base, {**fixed, ALERT_NAME: self.rule.name}), annotations, value)
+        fixed |= {NAME: "", ALERT_NAME: self.rule.name}
+        return Found(relabelled(labels, fixed), annotations, value)
 
     def _ask(self, expression: str, now: int, budget: Budget, conditions: Conditions) -> list[QuerySample]:
         """What a template's `query` gives; whatever it raises becomes the template's error."""
@@ -175,11 +174,13 @@ def shown(rule: Rule, alert: Alert, series: str) -> Labels:
 
     The rule's own labels come first, as Prometheus has it: one that its template made empty shows as it is written.
     """
-    labels = {**rule.labels, **dict(alert.labels)}
     fixed = {NAME: series, ALERT_NAME: rule.name}
     if series == ALERTS:
         fixed[ALERT_STATE] = alert.state
-    return relabelled(labels, fixed)
+    if rule.labels:
+        names = {name for name, _ in alert.labels}
+        fixed = {name: text for name, text in rule.labels.items() if name not in names} | fixed
+    return relabelled(alert.labels, fixed)
 
 
 def _templates(texts: Mapping[str, str]) -> list[tuple[str, str | Template]]:

@@ -64,13 +64,18 @@ class Recording:
 
     def _renamed(self, source: Sequence[Labels]) -> list[Labels]:
         fixed = {**self.rule.labels, NAME: self.rule.name}
-        return [relabelled(dict(labels), fixed) for labels in source]
+        return [relabelled(labels, fixed) for labels in source]
 
 
-def relabelled(labels: dict[str, str], fixed: Mapping[str, str]) -> Labels:
-    """A label set with some labels set; those that are set to nothing are gone."""
-    labels.update(fixed)
-    return tuple(sorted((name, value) for name, value in labels.items() if value))
+def relabelled(labels: Labels, fixed: Mapping[str, str]) -> Labels:
+    """A label set with some labels set; those that are set to nothing are gone.
+
+    What stays is not copied: in a storm of alerts the same pairs are in many sets.
+    """
+    pairs = [pair for pair in labels if pair[0] not in fixed and pair[1]]
+    pairs += [pair for pair in fixed.items() if pair[1]]
+    pairs.sort()
+    return tuple(pairs)
 
 
 def _layout(labels: Sequence[Labels]) -> Layout | None:
