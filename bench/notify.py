@@ -186,11 +186,15 @@ def peak_mb(pid: int) -> float:
 
 
 class Engine:
-    """An engine's page, a real one with a switch for each round; knows when who was shown that a switch is on."""
+    """An engine's page, a real one with a switch for each round; knows when who was shown that a switch is on.
 
-    def __init__(self, rounds: int) -> None:
-        self._capture = CAPTURE.read_text(encoding="utf-8")
+    Each switch turns so many series on.
+    """
+
+    def __init__(self, rounds: int, series: int = 1) -> None:
+        self._capture = CAPTURE.read_text(encoding="utf-8").rstrip("\n")
         self._on = [0] * rounds
+        self._series = series
         self._lock = threading.Lock()
         self.shown: dict[tuple[str, int], float] = {}
         """By scraper and round, the unix time at which the first page with the switch on was on its way."""
@@ -236,11 +240,13 @@ class Engine:
     def page(self) -> tuple[bytes, list[int]]:
         """The page, and the switches that are on."""
         with self._lock:
-            lines = [f'vllm:bench_breach{{round="{number}"}} {on}' for number, on in enumerate(self._on)]
             on = [number for number, one in enumerate(self._on) if one]
-        return "\n".join(
-            (self._capture.rstrip("\n"), "# TYPE vllm:bench_breach gauge", *lines, "")
-        ).encode(), on
+            lines = [
+                f'vllm:bench_breach{{round="{number}",cluster="c{n % 100:02}",host="host-{n:05}"}} {one}'
+                for number, one in enumerate(self._on)
+                for n in range(self._series)
+            ]
+        return "\n".join((self._capture, "# TYPE vllm:bench_breach gauge", *lines, "")).encode(), on
 
 
 def rules(rounds: int) -> str:
@@ -250,12 +256,14 @@ def rules(rounds: int) -> str:
         lines.append(f"      - alert: Breach{number}")
         lines.append(f'        expr: vllm:bench_breach{{round="{number}"}} > 0.5')
         lines.append("        labels: {severity: critical}")
-        lines.append("        annotations: {summary: It is too much}")
+        lines.append(
+            "        annotations: {summary: It is too much, description: '{{ $labels.host }} has {{ $value }}.'}"
+        )
     return "\n".join(lines) + "\n"
 
 
 @contextlib.contextmanager
-def ours(folder: Path, engine: int, hooks: int) -> Iterator[None]:
+def ours(folder: Path, engine: int, hooks: int) -> Iterator[subprocess.Popen[bytes]]:
     """The daemon with its shipped rules and its shipped way to tell: `--webhook` is all that it needs."""
     port = free_port()
     command = exporter(
@@ -263,9 +271,9 @@ def ours(folder: Path, engine: int, hooks: int) -> Iterator[None]:
         "--data-dir", str(folder / "data-ours"), "--rules", str(folder / "bench.rules.yml"),
         "--webhook", f"http://127.0.0.1:{hooks}/vllm-exporter", "--set", "gpu.source=simulated", "--log-level", "error",
     )  # fmt: skip
-    with running(*command):
+    with running(*command) as process:
         wait_for(port, b"vllm_slo_tokens_total")
-        yield
+        yield process
 
 
 @contextlib.contextmanager
@@ -288,6 +296,32 @@ def theirs(folder: Path, engine: int, hooks: int) -> Iterator[None]:
         wait_for(manager, path="/-/ready")
         wait_for(port, path="/-/ready")
         yield
+
+
+def bench_daemon_storm() -> None:
+    """The same storm in the whole daemon, whose engine's page has 10,000 series more."""
+    told: list[Hook] = []
+    engine = Engine(1, ALERTS)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "bench.rules.yml").write_text(rules(1))
+        hooks, port = (
+            stack.enter_context(sink(lambda _path, hook: told.append(hook))),
+            stack.enter_context(engine.serve()),
+        )
+        daemon = stack.enter_context(ours(folder, port, hooks))
+        time.sleep(8)
+        before = peak_mb(daemon.pid)
+        engine.breach(0)
+        until(lambda: sum(count(hook) for hook in told if breached(hook)) >= ALERTS)
+        last = max(hook.at for hook in told if breached(hook)) - engine.shown["vllm-exporter", 0]
+        peak = peak_mb(daemon.pid)
+    print(f"  the whole daemon: {last:.2f} s from the scrape, peak {peak:.0f} MB ({before:.0f} MB before)")
+
+
+def breached(hook: Hook) -> bool:
+    """Whether it tells of a switch."""
+    return bool(hook.body["groupLabels"]["alertname"].startswith("Breach"))
 
 
 def bench_breach(starts: int, rounds: int) -> None:
@@ -399,6 +433,7 @@ def main() -> None:
     parser.add_argument("--storms", type=int, default=3)
     options = parser.parse_args()
     bench_storm(options.storms)
+    bench_daemon_storm()
     bench_breach(options.starts, options.rounds)
     bench_crash(options.rounds)
 
