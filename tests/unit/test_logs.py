@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +62,49 @@ def test_a_reader_that_stopped_reading_stalls_nobody_and_grows_no_memory(pipe: l
     assert outlet.lost >= QUEUE_LINES
     os.close(pipe.pop(0))
     outlet.close()
+
+
+@pytest.mark.parametrize("fmt", ["console", "json"])
+def test_a_traceback_shows_no_local_variables_where_rich_is_installed(tmp_path: Path, fmt: str):
+    rich = tmp_path / "rich"
+    rich.mkdir()
+    for name in ("__init__", "console", "traceback"):
+        (rich / f"{name}.py").write_text(
+            textwrap.dedent(
+                """
+                class Console:
+                    def __init__(self, *args, file=None, **options):
+                        self.file = file
+                    def print(self, text):
+                        self.file.write(text)
+                class Traceback:
+                    @classmethod
+                    def from_exception(cls, kind, error, trace, **options):
+                        while trace.tb_next:
+                            trace = trace.tb_next
+                        return repr(trace.tb_frame.f_locals)
+                """
+            )
+        )
+    program = f"""
+        import structlog
+        from exporter import logs
+        logs.configure({fmt!r}, "info")
+        def work():
+            secret = "sword" + "fish"
+            raise ValueError("told")
+        try:
+            work()
+        except ValueError:
+            structlog.get_logger().exception("failed")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+    )
+    assert "ValueError: told" in done.stderr
+    assert "swordfish" not in done.stderr
