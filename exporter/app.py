@@ -282,6 +282,9 @@ async def _live(
             await notifications.stop()
             for task in around:
                 task.cancel()
+        await (
+            server.stop()
+        )  # whoever is answered from now on would be told of what nobody writes down any more
         await keeper.sync()
         log.info("stopped")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import time as time_of_day
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -23,10 +22,8 @@ from exporter.notify.model import Alert, Context
 from exporter.notify.outbox.outbox import Outbox
 from exporter.notify.receivers.alertmanager import Target
 from exporter.notify.receivers.build import load_receivers
-from exporter.notify.report.plan import Plan
-from exporter.notify.report.report import Report
+from exporter.notify.report.reporting import Reporting
 from exporter.settings import Settings
-from exporter.state import StateFile
 from exporter.storage.model import Storage
 
 log = structlog.get_logger(__name__)
@@ -58,10 +55,11 @@ class Notifications:
         self.delivery: Delivery
         self.dispatcher: Dispatcher
         self._intake: Intake
-        self._report: _Reporting | None = None
+        self._report: Reporting | None = None
         self._forwarders: dict[str, Forwarder] = {}
         self._pushing: Forwarder | None = None
         self._tasks: asyncio.TaskGroup | None = None
+        self._reloading = asyncio.Lock()
         self._forwarding: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, data_dir: Path, rules: Rules, storage: Storage) -> None:
@@ -96,7 +94,7 @@ class Notifications:
         if self._pushing is not None:
             self._pushing.put([alert for alert in saved.alerts if alert.until is None])
         if self._settings.notify.report != "off":
-            self._report = _Reporting(self._settings, storage, self._url, data_dir / "report.json")
+            self._report = Reporting(self._settings, storage, self._url, data_dir / "report.json")
         self._metrics.reloaded(time.time())
         if not config.endpoints and self._pushing is None:
             log.info("nobody_is_notified", advice="alerts are shown only; give --webhook URL or notify.file")
@@ -114,7 +112,11 @@ class Notifications:
                 self._begin_forwarding(name)
 
     async def reload(self) -> Sequence[str]:
-        """Read the configuration again; the mistakes in it, and then nothing changed."""
+        """Read the configuration again; the mistakes in it, and then nothing changed. One at a time."""
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> Sequence[str]:
         try:
             config, receivers, targets = await asyncio.to_thread(load_receivers, self._settings.notify)
         except ConfigError as error:
@@ -140,7 +142,8 @@ class Notifications:
         await self.delivery.settle(SETTLE_SECONDS)
 
     async def close(self) -> None:
-        """Let the file and the connections go."""
+        """Let the file and the connections go, when `run` is over."""
+        await self.dispatcher.drain()
         await self.outbox.close()
         for forwarder in (*self._forwarders.values(), *([self._pushing] if self._pushing else [])):
             await forwarder.close()
@@ -160,9 +163,10 @@ class Notifications:
         if (forwarder := self._forwarders.get(receiver)) is not None:
             forwarder.put(alerts)
 
-    def _announce(self, alert: Alert) -> None:
-        """Tell of something that is no alert of a rule, once."""
+    async def _announce(self, alert: Alert) -> None:
+        """Tell of something that is no alert of a rule, once; it is written down when this is over."""
         self.dispatcher.announce(alert, self._settings.notify.report_receiver)
+        await self.dispatcher.drain()
 
     async def _replace_forwarders(self, targets: Mapping[str, Sequence[Target]]) -> None:
         before, self._forwarders = self._forwarders, {}
@@ -181,31 +185,3 @@ class Notifications:
         if self._tasks is not None:
             work = self._forwarders[name].run()
             self._forwarding[name] = self._tasks.create_task(work, name=f"notify forward {name}")
-
-
-class _Reporting:
-    """The report on the service levels, which remembers over restarts when it was made."""
-
-    def __init__(self, settings: Settings, storage: Storage, external_url: str, file: Path) -> None:
-        notify = settings.notify
-        assert notify.report != "off"
-        self._report = Report(
-            storage,
-            Plan(notify.report, time_of_day.fromisoformat(notify.report_time)),
-            labels=settings.rules.external_labels,
-            external_url=external_url,
-        )
-        self._file = StateFile(file)
-        self._report.restore(self._file.load())
-
-    async def run(self, announce: Callable[[Alert], None]) -> None:
-        """Make each report when it is due."""
-
-        def send(alert: Alert) -> None:
-            announce(alert)
-            try:
-                self._file.save(self._report.state())
-            except OSError as error:
-                log.warning("report_time_not_saved", error=str(error))
-
-        await self._report.run(send)

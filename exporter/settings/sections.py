@@ -364,9 +364,13 @@ class RuleSettings(Section):
     @field_validator("external_labels")
     @classmethod
     def _are_labels(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
+        for name, text in value.items():
             if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name) or name.startswith("__"):
                 raise ValueError(f"{name!r} is no label name")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"the value of {name} is not valid UTF-8") from error
         return value
 
 
