@@ -188,13 +188,15 @@ class Reading:
 
     def _file(self, node: Node, what: str) -> str | None:
         name = self.text(node, what)
-        path = self.folder / Path(name).expanduser()
         try:
+            path = self.folder / Path(name).expanduser()
             refuse_special(path)
             with path.open(encoding="utf-8") as file:
                 text = file.read(SECRET_BYTES + 1)
         except OSError as error:
             self.problem(node, what, f"cannot be read: {error.strerror or error}")
+        except RuntimeError:  # from expanduser
+            self.problem(node, what, "cannot be read: there is no such user")
         except ValueError:
             self.problem(node, what, "cannot be read: it is not UTF-8 text")
         else:

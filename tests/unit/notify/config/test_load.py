@@ -309,6 +309,12 @@ def test_a_secrets_file_is_short_and_not_empty(tmp_path: Path):
         assert told == f"{tmp_path / 'am'}:2:58: receivers[0].wecom_configs[0].webhook_url_file: {what}"
 
 
+def test_a_secrets_file_of_a_user_who_is_not_there_is_a_mistake():
+    config = "receivers: [{name: r, webhook_configs: [{url_file: ~nobody-of-that-name/url}]}]"
+    (problem,) = problems(config)
+    assert problem.endswith("url_file: cannot be read: there is no such user")
+
+
 def test_a_forgotten_space_behind_a_colon_is_a_mistake_and_is_not_shown():
     found = problems("receivers: [{name: r, webhook_configs: [{url: http://a/, url:http://S3CRET/}]}]")
     assert found == [
