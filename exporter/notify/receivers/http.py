@@ -75,6 +75,10 @@ class Transport(NamedTuple):
     timeout: float = TIMEOUT_SECONDS
     masker: Masker = Masker()
 
+    def __repr__(self) -> str:
+        """Without the values of headers, which may be secrets."""
+        return f"Transport(headers={list(self.headers)}, timeout={self.timeout})"
+
 
 def open_session(resolver: AbstractResolver) -> aiohttp.ClientSession:
     """A session without cookies, proxies, decompression or time limits of its own."""
@@ -107,10 +111,8 @@ class HttpClient:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, now: float) -> Answer:
         """One attempt; `now` (unix seconds) is for a Retry-After that names a date."""
-        try:
-            first = URL(url)
-            assert first.host
-        except (ValueError, AssertionError):
+        first = _parsed(url)
+        if first is None:
             return Answer(None, "its address is no URL", final=True)
         try:
             async with asyncio.timeout(self.transport.timeout) as limit:
@@ -193,6 +195,15 @@ class HttpClient:
             text=self.transport.masker.answer(bytes(body), whole=whole),
             body=bytes(body),
         )
+
+
+def _parsed(url: str) -> URL | None:
+    """The address; None for what is none, or has no host."""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        return None
+    return parsed if parsed.host else None
 
 
 def outcome_of(answer: Answer, who: str) -> Outcome:

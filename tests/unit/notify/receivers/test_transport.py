@@ -111,3 +111,12 @@ def test_a_secret_of_each_sort_is_masked() -> None:
     mask = transport_of(options, "r", timeout=5.0, urls=("http://h/p4th-of-mine",)).masker
     said = "shown hidden1 pa55word bWU6cGE1NXdvcmQ= p4th-of-mine"
     assert mask(said) == "shown <secret> <secret> <secret> <secret>"
+
+
+def test_what_is_shown_of_a_transport_holds_no_secret() -> None:
+    options = HttpConfig.model_validate(
+        {"bearer_token": "pa55word", "http_headers": {"X-A": {"secrets": ["hidden1"]}}}
+    )
+    shown = repr(transport_of(options, "r", timeout=5.0))
+    assert "Authorization" in shown and "X-A" in shown
+    assert "pa55word" not in shown and "hidden1" not in shown
