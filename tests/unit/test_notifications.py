@@ -19,6 +19,7 @@ from exporter.exposition.block import Block
 from exporter.notifications import Notifications
 from exporter.notify.engine_facts import EngineFacts
 from exporter.notify.model import Alert
+from exporter.notify.outbox.outbox import Outbox
 from exporter.settings import load_settings
 from exporter.storage.head import Head
 from exporter.storage.retention import Retention
@@ -138,3 +139,37 @@ async def test_a_receiver_of_the_report_that_is_not_there_is_a_mistake(tmp_path:
     with pytest.raises(ConfigError, match="nobody-knows"):
         async with notifications(tmp_path, report_receiver="nobody-knows"):
             pass
+
+
+async def test_reloads_at_the_same_time_leave_one_of_everything(tmp_path: Path) -> None:
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(
+        "route: {receiver: am}\nreceivers: [{name: am, alertmanager_configs: [{urls: ['http://127.0.0.1:9']}]}]\n"
+    )
+    async with notifications(tmp_path, file=file) as one:
+        assert [*await asyncio.gather(one.reload(), one.reload(), one.reload())] == [(), (), ()]
+
+        def forwarding() -> int:
+            return [task.get_name() for task in asyncio.all_tasks()].count("notify forward am")
+
+        await until(lambda: forwarding() == 1)
+
+
+async def test_what_is_decided_when_all_work_has_ended_is_written_down(tmp_path: Path) -> None:
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(ROUTE.format(hooks=hooks("http://127.0.0.1:9/")))
+    async with notifications(tmp_path, file=file) as one:
+        pass
+    reopened = load(tmp_path)
+    assert reopened == []
+    async with notifications(tmp_path, file=file) as one:
+        for task in [task for task in asyncio.all_tasks() if task.get_name().startswith("notify")]:
+            task.cancel()
+        one.dispatcher.put([alert("A")])
+    assert load(tmp_path) == ["A"]
+
+
+def load(folder: Path) -> list[str]:
+    """The names of the alerts that wait to be told, as the file has them."""
+    outbox = Outbox.open(folder / "notify.db")
+    return [told.name for one in outbox.load().pending for told in one.alerts]
