@@ -238,11 +238,19 @@ def shown(node: Node) -> Any:
 
 
 def masked(model: type[BaseModel], data: Any) -> Any:
-    """Plain data of a model's mapping with every secret replaced by Alertmanager's `<secret>`; names of files stay."""
+    """Plain data of a model's mapping with Alertmanager's `<secret>` in place of every secret, and of whatever a model's
+    own `repr` leaves out, as it may hold one; names of files stay."""
     if not isinstance(data, dict):
         return data
-    options = {option.alias or name: option.annotation for name, option in model.model_fields.items()}
-    return {name: _masked(options[name], value) if name in options else value for name, value in data.items()}
+    options = {option.alias or name: option for name, option in model.model_fields.items()}
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        option = options.get(name)
+        if option is None:
+            found[name] = value
+        else:
+            found[name] = _masked(option.annotation, value) if option.repr else _all_masked(value)
+    return found
 
 
 def _masked(annotation: Any, data: Any) -> Any:

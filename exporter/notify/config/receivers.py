@@ -1,6 +1,7 @@
 """The options of each kind of receiver, named as in Alertmanager's file where it has the kind.
 
-Secrets are `SecretStr`, and each may also come from a file: the loader reads `X_file` for any of them. What Alertmanager
+Secrets are `SecretStr`, and each may also come from a file: the loader reads `X_file` for any of them. Options in which
+people put secrets though they need not be any have `repr=False`, and are not shown either. What Alertmanager
 knows and this program does not carry out is in `refused`, with what to do instead: it is a mistake, and never ignored.
 Source: https://prometheus.io/docs/alerting/latest/configuration/
 """
@@ -16,6 +17,7 @@ from exporter.notify.config.values import (
     DEFAULT_TIMEOUT,
     HostAndPort,
     Plain,
+    PlainUrl,
     ReadableFile,
     Secret,
     SecretUrl,
@@ -89,7 +91,7 @@ class HeaderValues(Part):
 
     refused = {"files": "write the values here, as values or secrets"}
 
-    values: tuple[str, ...] = ()
+    values: tuple[str, ...] = Field((), repr=False)
     secrets: tuple[Secret, ...] = ()
 
 
@@ -150,7 +152,7 @@ class WebhookOptions(Options):
     http_config: HttpConfig = HttpConfig()
     headers: dict[str, Secret] = {}
     signature: Signature | None = None
-    body: str | None = None
+    body: str | None = Field(None, repr=False)
 
 
 class SlackOptions(Options):
@@ -176,7 +178,7 @@ class SlackOptions(Options):
     channel: Plain = ""
     username: Plain = ""
     icon_emoji: Plain = ""
-    icon_url: Plain = ""
+    icon_url: PlainUrl = ""
 
 
 class DiscordOptions(Options):
@@ -189,7 +191,7 @@ class DiscordOptions(Options):
 
     webhook_url: SecretUrl
     username: Plain = ""
-    avatar_url: Plain = ""
+    avatar_url: PlainUrl = ""
 
 
 class PagerdutyOptions(Options):
@@ -208,7 +210,7 @@ class PagerdutyOptions(Options):
     http_config: HttpConfig = HttpConfig()
     severity: Literal["critical", "error", "warning", "info"] | None = None
     client: Plain = ""
-    client_url: Plain = ""
+    client_url: PlainUrl = ""
     source: Plain = ""
     component: Plain = ""
     group: Plain = ""
@@ -260,7 +262,7 @@ class EmailOptions(Options):
     require_tls: bool = True
     force_implicit_tls: bool | None = None
     tls_config: TlsConfig = TlsConfig()
-    headers: dict[str, Plain] = {}
+    headers: dict[str, Plain] = Field({}, repr=False)
 
 
 class FeishuOptions(Options):

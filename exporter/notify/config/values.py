@@ -70,6 +70,19 @@ def _plain(text: str) -> str:
     return text
 
 
+def _without_user(text: str) -> str:
+    """ValueError for a URL with a user or password in it, which anybody would see who may see the configuration."""
+    try:
+        held = "@" in urlsplit(text).netloc
+    except ValueError:  # its message shows the URL
+        held = "@" in text
+    if held:
+        raise ValueError(
+            "a user or password in it would be shown to anybody: take it out (http_config.basic_auth is for it)"
+        )
+    return text
+
+
 def refuse_special(path: Path) -> None:
     """OSError where it is no regular file: whoever opens a pipe waits until somebody else does, and a daemon must not."""
     if not stat.S_ISREG(path.stat().st_mode):
@@ -93,13 +106,15 @@ def _host_and_port(text: str) -> str:
     return text
 
 
-Url = Annotated[str, AfterValidator(check_url)]
+Url = Annotated[str, AfterValidator(check_url), AfterValidator(_without_user)]
 """A URL that may be shown."""
 SecretUrl = Annotated[SecretStr, AfterValidator(_check_secret_url)]
 """A URL that is a secret, as a webhook's is: whoever has it can post there."""
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Plain = Annotated[str, AfterValidator(_plain)]
 """Text that Alertmanager would take for a Go template; ours has none in it."""
+PlainUrl = Annotated[Plain, AfterValidator(_without_user)]
+"""A link or a picture, which is handed on as it is, and may be shown."""
 Timeout = Annotated[
     float,
     BeforeValidator(_seconds),

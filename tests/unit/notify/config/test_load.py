@@ -243,6 +243,40 @@ def test_what_is_shown_is_the_file_without_its_secrets(tmp_path: Path):
     assert data["receivers"][0]["slack_configs"] == [{"channel": "#gpu", "send_resolved": True}]
 
 
+def test_what_people_put_secrets_into_is_not_shown_either():
+    config = loaded("""
+receivers:
+- name: r
+  webhook_configs:
+  - url: http://h/
+    http_config: {http_headers: {X-Key: {values: [S3CRET, S3CRET]}}}
+    body: '{"token": "S3CRET"}'
+  email_configs: [{to: a@b, from: c@d, smarthost: e:25, headers: {X-Key: S3CRET}}]
+""")
+    assert "S3CRET" not in config.shown
+    assert "S3CRET" not in repr(config)
+    (receiver,) = yaml.safe_load(config.shown)["receivers"]
+    (webhook,) = receiver["webhook_configs"]
+    assert webhook["http_config"] == {"http_headers": {"X-Key": {"values": ["<secret>", "<secret>"]}}}
+    assert webhook["body"] == "<secret>"
+    assert receiver["email_configs"][0]["headers"] == {"X-Key": "<secret>"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "pagerduty_configs: [{routing_key: S3CRET, url: 'https://u:S3CRET@h/'}]",
+        "pagerduty_configs: [{routing_key: S3CRET, client_url: 'https://S3CRET@h/'}]",
+        "telegram_configs: [{bot_token: S3CRET, chat_id: 1, api_url: 'https://u:S3CRET@h'}]",
+        "slack_configs: [{api_url: http://a/, icon_url: 'https://u:S3CRET@h/'}]",
+        "discord_configs: [{webhook_url: http://a/, avatar_url: 'https://u:S3CRET@[h/'}]",
+    ],
+)
+def test_an_address_that_is_shown_has_no_password_in_it(config: str):
+    (told,) = problems(f"receivers:\n- name: r\n  {config}\n")
+    assert "_url: a user or password in it would be shown" in told or ".url: a user or password" in told
+
+
 def test_a_configuration_as_it_is_shown_is_not_taken_for_one(tmp_path: Path):
     (tmp_path / "token").write_text("S3CRET")
     shown = loaded(SECRETS, str(tmp_path / "am.yml")).shown
