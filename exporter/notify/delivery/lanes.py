@@ -39,6 +39,13 @@ class _Lane:
     ticket: int = 0
     """Of the one entry of the heap that counts."""
 
+    def insert(self, item: Item) -> None:
+        """In the order of numbers: what is sent again may be older than what waits."""
+        place = len(self.items)
+        while place and self.items[place - 1].notification.number > item.notification.number:
+            place -= 1
+        self.items.insert(place, item)
+
 
 class Verdict(NamedTuple):
     """What an attempt led to: `retry` keeps the notification, all others end it."""
@@ -100,7 +107,7 @@ class Lanes:
         self._alerts += len(item.notification.alerts)
         if gone and lane.current is None:
             lane.not_before = now
-        lane.items.append(item)
+        lane.insert(item)
         heapq.heappush(
             self._deadlines, (item.deadline, item.notification.number, item.notification.group_key)
         )
@@ -273,7 +280,9 @@ class Lanes:
 
 
 def covers(newer: Notification, older: Notification) -> bool:
-    """Whether a newer notification of a group says of every alert in an older one what is so now."""
+    """Whether a notification is newer than another of its group, and says of every alert in it what is so now."""
+    if newer.number <= older.number:
+        return False
     told = {alert.fingerprint for alert in newer.alerts}
     return all(alert.fingerprint in told for alert in older.alerts)
 

@@ -194,10 +194,37 @@ def test_what_fails_while_a_newer_one_waits_is_superseded_then() -> None:
     assert numbers(started(lanes, 0.0)) == [2]
 
 
+def test_what_is_sent_again_takes_the_place_of_nothing_newer() -> None:
+    lanes = Lanes(PACE)
+    put(lanes, item(2, "g", "a"))
+    (resolved,) = started(lanes, 0.0)
+    finish(lanes, resolved, BUSY, 0.0)
+    assert put(lanes, item(1, "g", "a")) == [], (
+        "an old dead letter struck the news off that waited to be retried"
+    )
+    (again,) = started(lanes, 1.0)
+    assert again.notification.number == 1
+    assert finish(lanes, again, DELIVERED, 1.0) == "delivered"
+    assert numbers(started(lanes, 1.0)) == [2], "the last that is heard is what is so now"
+
+
+def test_what_is_sent_again_and_fails_gives_way_to_what_is_newer_but_not_the_other_way() -> None:
+    lanes = Lanes(PACE)
+    put(lanes, item(2, "g", "a"))
+    (newer,) = started(lanes, 0.0)
+    put(lanes, item(1, "g", "a"))
+    assert finish(lanes, newer, BUSY, 0.0) == "retry", "the older one says nothing of what is so now"
+    (older,) = started(lanes, 1.0)
+    assert older.notification.number == 1
+    assert finish(lanes, older, BUSY, 1.0) == "superseded"
+    assert numbers(started(lanes, 1.0)) == [2]
+
+
 def test_covering_asks_for_every_alert() -> None:
     old = notification(1, "g", "a", "b")
     assert covers(notification(2, "g", "b", "a", "c"), old)
     assert not covers(notification(2, "g", "a"), old)
+    assert not covers(old, notification(2, "g", "a")), "the older one never covers the newer"
 
 
 def test_what_has_failed_and_is_over_is_withdrawn_where_nobody_would_be_told_of_its_end() -> None:
