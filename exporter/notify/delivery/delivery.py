@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from exporter.notify.delivery.pace import Pace
 from exporter.notify.delivery.status import EndpointStatus
-from exporter.notify.delivery.worker import Key, Surroundings, Worker, bury
+from exporter.notify.delivery.worker import Key, Surroundings, Worker, bury, let_go
 from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.model import Context, Notification, Outcome, Receiver
 from exporter.notify.outbox.outbox import Outbox
@@ -87,9 +87,7 @@ class Delivery:
                     await self._changed.wait()
         finally:
             self._group = None
-            for worker in self._workers.values():
-                with contextlib.suppress(Exception):
-                    await worker.close()
+            await asyncio.gather(*(worker.close() for worker in self._workers.values()))
 
     async def replace(self, receivers: Mapping[Key, Receiver]) -> None:
         """These are the endpoints from now on; what waits for one that stays goes out by its new settings, at once."""
@@ -102,7 +100,7 @@ class Delivery:
         for key, receiver in receivers.items():
             if existing := self._workers.get(key):
                 if (old := existing.swap(receiver)) is not None:
-                    await old.close()
+                    await let_go(key, old)
             else:
                 worker = self._workers[key] = Worker(key, receiver, self._around)
                 if self._group is not None:

@@ -19,6 +19,9 @@ from exporter.notify.outbox.outbox import Outbox
 Key = tuple[str, str]
 """Receiver and integration."""
 
+CLOSE_SECONDS = 5.0
+"""Longest wait for a receiver that is to let its connections go."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -102,11 +105,11 @@ class Worker:
         await self._strike_superseded()
         for item in self._lanes.clear():
             await self._bury(item, Outcome("refused", "its endpoint is not configured any more"))
-        await self._receiver.close()
+        await self.close()
 
     async def close(self) -> None:
         """Let the receiver's connections go, when `run` did not end by itself."""
-        await self._receiver.close()
+        await let_go(self._key, self._receiver)
 
     def status(self) -> EndpointStatus:
         """As it is now."""
@@ -154,15 +157,18 @@ class Worker:
     async def _attempt(self, item: Item) -> None:
         receiver = self._receiver
         self._using[id(receiver)] = self._using.get(id(receiver), 0) + 1
-        begun = self._around.timer()
         try:
-            outcome = await self._send(receiver, item.notification)
+            await self._attempt_by(receiver, item)
         finally:
             self._using[id(receiver)] -= 1
             if not self._using[id(receiver)]:
                 del self._using[id(receiver)]
                 if receiver is not self._receiver:
-                    await receiver.close()
+                    await let_go(self._key, receiver)
+
+    async def _attempt_by(self, receiver: Receiver, item: Item) -> None:
+        begun = self._around.timer()
+        outcome = await self._send(receiver, item.notification)
         now = self._around.timer()
         self._last_attempt, self._last_outcome = self._around.clock(), outcome
         self._around.metrics.attempted(self._key, outcome.result, now - begun)
@@ -233,6 +239,15 @@ class Worker:
     def _show(self) -> None:
         self._around.metrics.pending(self._key, len(self._lanes))
         self._around.metrics.circuit(self._key, self._lanes.circuit.state)
+
+
+async def let_go(key: Key, receiver: Receiver) -> None:
+    """Close a receiver; one that cannot be closed is told of, and nobody waits for it long."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await receiver.close()
+    except Exception as error:  # noqa: BLE001 - a bug of one receiver must not stop the others; not its message: it may hold a secret
+        log.warning("receiver_not_closed", receiver=key[0], integration=key[1], error=type(error).__name__)
 
 
 async def bury(around: Surroundings, notification: Notification, outcome: Outcome, attempts: int) -> None:

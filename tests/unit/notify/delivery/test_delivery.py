@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from exporter.exposition.block import Block
+from exporter.notify.delivery import worker
 from exporter.notify.delivery.delivery import Delivery
 from exporter.notify.delivery.pace import Pace
 from exporter.notify.metrics import NotifyMetrics
@@ -38,6 +39,8 @@ class Endpoint:
         self.attempts: list[int] = []
         self.got: list[int] = []
         self.closed = 0
+        self.close_raises: Exception | None = None
+        self.close_hangs = False
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -53,6 +56,10 @@ class Endpoint:
 
     async def close(self) -> None:
         self.closed += 1
+        if self.close_hangs:
+            await asyncio.sleep(3600)
+        if self.close_raises is not None:
+            raise self.close_raises
 
 
 def notification(number: int, group: str = "g", receiver: str = "r", at: float = 1000.0) -> Notification:
@@ -271,6 +278,35 @@ async def test_an_endpoint_that_is_replaced_in_the_middle_of_an_attempt_ends_it_
         old.gate.set()
         await until(lambda: new.got == [2])
         assert old.got == [1] and old.closed == 1
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_an_endpoint_that_cannot_be_closed_neither_ends_the_daemon_nor_doubles_what_it_was_told(
+    hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "CLOSE_SECONDS", 0.02)
+
+    def bad() -> Endpoint:
+        endpoint = Endpoint()
+        endpoint.close_hangs, endpoint.close_raises = hangs, RuntimeError("https://hooks/secret")
+        return endpoint
+
+    busy, idle, gone, last = bad(), bad(), bad(), bad()
+    busy.gate.clear()
+    with capture_logs() as logs:
+        async with rigged(r=busy, idle=idle, gone=gone) as rig:
+            await rig.put(notification(1))
+            await until(lambda: busy.attempts == [1])
+            await rig.delivery.replace({("r", "webhook[0]"): last, ("idle", "webhook[0]"): Endpoint()})
+            busy.gate.set()
+            await until(lambda: bool(busy.closed and idle.closed and gone.closed))
+            await rig.put(notification(2))
+            await until(lambda: not rig.outbox.load().pending)
+            assert (busy.got, last.got) == ([1], [2])
+            await until(lambda: len(logs) == 3)
+        assert last.closed == 1
+    events = [line["event"] for line in logs]
+    assert events == ["receiver_not_closed"] * 4 and "secret" not in repr(logs)
 
 
 async def test_what_waits_for_an_endpoint_that_is_no_more_becomes_a_dead_letter() -> None:
