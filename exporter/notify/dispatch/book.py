@@ -2,7 +2,8 @@
 
 Source: `nflog/nflog.go` of https://github.com/prometheus/alertmanager. Unlike there an entry is made when a notification
 is put down, and an alert that ends unseen, while something mutes it, is struck from the entries: should it fire again,
-that is news.
+that is news. And an alert that was told as firing stays in its entry until its end is told or it is struck, though a
+later notification leaves it out because something mutes it: else nobody would know that its end is to be told.
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ class Book:
         """What an endpoint was last told of a group."""
         return self._told.get(key)
 
-    def tell(self, entry: LogEntry, timer: float) -> None:
-        """A notification is put down, or the log is to know what nobody is told."""
-        self._told[entry[:3]] = Told(entry, timer)
+    def firing(self, key: Key) -> frozenset[int]:
+        """The alerts that an endpoint was told of, and not of their end."""
+        told = self._told.get(key)
+        return frozenset() if told is None else told.entry.firing
+
+    def tell(self, entry: LogEntry, timer: float, left_out: frozenset[int] = frozenset()) -> None:
+        """A notification is put down, or the log is to know what nobody is told; see `Told` for what is left out."""
+        self._told[entry[:3]] = Told(entry, timer, left_out)
         self._write(Change(log=(entry,)))
 
     def strike(self, key: Key, fingerprints: frozenset[int]) -> None:
@@ -44,7 +50,7 @@ class Book:
         told = self._told.get(key)
         if told is not None and not fingerprints.isdisjoint(told.entry.firing):
             entry = told.entry._replace(firing=told.entry.firing - fingerprints)
-            self._told[key] = Told(entry, told.since)
+            self._told[key] = Told(entry, told.since, told.left_out - fingerprints)
             self._write(Change(log=(entry,)))
 
     def close(self, keys: Iterable[Key]) -> None:

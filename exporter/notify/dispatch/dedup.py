@@ -26,10 +26,14 @@ class Reason(Enum):
 
 
 class Told(NamedTuple):
-    """An entry of the notification log, and when it was made by the timer: a clock that is set repeats nothing."""
+    """An entry of the notification log, and when it was made by the timer: a clock that is set repeats nothing.
+
+    `left_out`: of the entry's firing alerts those that were told earlier, and not in the last notification.
+    """
 
     entry: LogEntry
     since: float
+    left_out: frozenset[int] = frozenset()
 
 
 def reason_to_tell(
@@ -41,15 +45,20 @@ def reason_to_tell(
     repeat_interval: float,
     timer: float,
 ) -> Reason:
-    """The reason for a notification about a group in which these fingerprints fire and those have ended."""
+    """The reason for a notification about a group in which these fingerprints fire and those have ended.
+
+    Alerts that the last notification left out are news to it, as in Alertmanager; unlike there, so is their end.
+    """
     if told is None:
         return Reason.FIRST if firing else Reason.NOTHING_NEW
     entry = told.entry
-    if not firing <= entry.firing:
-        return Reason.NEW_ALERTS if entry.firing else Reason.FIRST
+    said = entry.firing - told.left_out
+    if not firing <= said:
+        return Reason.NEW_ALERTS if said else Reason.FIRST
     if not firing:
         # Also for who does not want to hear of it: the log must know that nothing fires there any more.
-        return Reason.ALL_RESOLVED if entry.firing else Reason.NOTHING_NEW
+        owed = said or not resolved.isdisjoint(told.left_out)
+        return Reason.ALL_RESOLVED if owed else Reason.NOTHING_NEW
     if send_resolved and not resolved <= entry.resolved:
         return Reason.NEW_RESOLVED
     if told.since + repeat_interval - _EARLY_SECONDS <= timer:

@@ -1,4 +1,4 @@
-"""What the dispatcher knows of each alert and each group. It alone writes here."""
+"""What is known of each alert and each group; only the modules of this folder write here."""
 
 from __future__ import annotations
 
@@ -44,3 +44,8 @@ class Group:
     due: float = 0.0
     begun: bool = False
     alerts: dict[int, Known] = field(default_factory=dict)
+
+    def fires(self, fingerprint: int) -> bool:
+        """Whether an alert is in it and fires."""
+        known = self.alerts.get(fingerprint)
+        return known is not None and known.fires

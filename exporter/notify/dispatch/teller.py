@@ -8,6 +8,7 @@ from exporter.notify.config.model import Endpoint
 from exporter.notify.dispatch.book import Book
 from exporter.notify.dispatch.dedup import Reason
 from exporter.notify.dispatch.known import Group, Known
+from exporter.notify.dispatch.muting import Heard
 from exporter.notify.dispatch.telling import Said, fingerprints
 from exporter.notify.fingerprint import show
 from exporter.notify.model import Alert, Notification
@@ -30,24 +31,28 @@ class Teller:
     def tell(
         self,
         group: Group,
-        heard: Sequence[Known],
+        heard: Heard,
         over: Iterable[Known],
         endpoints: Sequence[Endpoint],
         now: float,
         timer: float,
     ) -> None:
         """Tell each endpoint what is new to it; `heard` may be told, `over` have ended and leave the group."""
-        said = Said(heard, now)
-        unheard = fingerprints(over) - said.resolved
+        all_over = fingerprints(over)
+        to_all = Said(heard.alerts, now)
         for endpoint in endpoints:
             key = (group.key, endpoint.receiver, endpoint.integration)
-            self._book.strike(key, unheard)
-            if not heard:
+            told_firing = self._book.firing(key)
+            owed = [known for known in heard.ends if known.alert.fingerprint in told_firing]
+            said = Said([*heard.alerts, *owed], now) if owed else to_all
+            self._book.strike(key, all_over - said.resolved)
+            if not said.alerts:
                 continue
             reason = said.reason(endpoint, self._book.told(key), group.route.repeat_interval, timer)
             if reason is Reason.NOTHING_NEW:
                 continue
-            self._book.tell(LogEntry(*key, said.firing, said.resolved, now), timer)
+            left_out = frozenset(one for one in told_firing - said.firing if group.fires(one))
+            self._book.tell(LogEntry(*key, said.firing | left_out, said.resolved, now), timer, left_out)
             if alerts := said.alerts_for(endpoint):
                 repeated = reason is Reason.REPEAT
                 self._put_down(endpoint, group.key, group.place.labels, alerts, now, repeated)

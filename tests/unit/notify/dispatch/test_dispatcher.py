@@ -166,6 +166,72 @@ async def test_it_is_told_when_the_inhibitor_has_ended_and_it_fires_on(desk, ale
     assert told(await here.wait(60.0)) == [("firing", ["Slow firing"]), ("resolved", ["Down resolved"])]
 
 
+async def test_an_end_is_told_though_it_is_inhibited_to_whom_was_told_of_the_alert(desk, alert: Make) -> None:
+    """In Alertmanager whoever was told of the alert never hears of its end, and has it open for ever."""
+    here = desk(inhibitions=[DOWN])
+    await here.put(alert("Slow", instance="a"))
+    await here.put(alert("Down", instance="a", starts_at=here.now))
+    await here.put(alert("Slow", instance="a", ends_at=here.now))
+    assert told(await here.wait(60.0)) == [("resolved", ["Slow resolved"])]
+    await here.put(alert("Down", instance="a", ends_at=here.now))
+    assert told(await here.wait(60.0)) == [("resolved", ["Down resolved"])]
+    assert here.ledger.saved().log == ()
+
+
+async def test_an_inhibited_end_is_told_by_the_next_daemon(desk, alert: Make) -> None:
+    here = desk(inhibitions=[DOWN])
+    await here.put(alert("Slow", instance="a"), alert("Slow", instance="b"))
+    await here.put(alert("Down", instance="a", starts_at=here.now), alert("Slow", instance="c"))
+    await here.wait(60.0)  # told of b and c, and a is left out
+    await here.restart()
+    await here.put(alert("Slow", instance="a", ends_at=here.now))
+    (one,) = await here.wait(60.0)
+    assert told([one]) == [("firing", ["Slow resolved", "Slow firing", "Slow firing"])]
+
+
+async def test_an_inhibited_end_is_told_though_its_group_had_other_news_meanwhile(desk, alert: Make) -> None:
+    here = desk(inhibitions=[DOWN])
+    await here.put(alert("Slow", instance="a"))
+    await here.put(alert("Down", instance="a", starts_at=here.now), alert("Slow", instance="b"))
+    assert told(await here.wait(60.0)) == [("firing", ["Slow firing"])]
+    await here.put(alert("Slow", instance="b", ends_at=here.now))
+    assert told(await here.wait(60.0)) == [("resolved", ["Slow resolved"])]
+    await here.put(alert("Slow", instance="a", ends_at=here.now))
+    assert told(await here.wait(60.0)) == [("resolved", ["Slow resolved"])]
+
+
+async def test_what_was_left_out_while_it_was_inhibited_is_news_again_as_in_alertmanager(
+    desk, alert: Make
+) -> None:
+    here = desk(inhibitions=[DOWN])
+    await here.put(alert("Slow", instance="a"))
+    await here.put(alert("Down", instance="a", starts_at=here.now), alert("Slow", instance="b"))
+    await here.wait(60.0)
+    await here.put(alert("Down", instance="a", ends_at=here.now))
+    assert told(await here.wait(60.0)) == [
+        ("firing", ["Slow firing", "Slow firing"]),
+        ("resolved", ["Down resolved"]),
+    ]
+
+
+async def test_an_inhibited_end_is_not_told_to_whom_nothing_was_told(desk, alert: Make) -> None:
+    here = desk(inhibitions=[DOWN])
+    await here.put(alert("Slow", instance="a"), alert("Down", instance="a"))
+    await here.put(alert("Slow", instance="a", ends_at=here.now))
+    assert await here.wait(600.0) == []
+
+
+async def test_an_inhibited_end_that_is_silenced_is_not_told(desk, alert: Make) -> None:
+    here = desk(inhibitions=[DOWN])
+    await here.put(alert("Slow", instance="a"))
+    here.dispatcher.silences.add(
+        Silence("", (Matcher("alertname", "=", "Slow"),), here.now, here.now + 900, 0.0, "li", "")
+    )
+    await here.put(alert("Down", instance="a", starts_at=here.now))
+    await here.put(alert("Slow", instance="a", ends_at=here.now))
+    assert await here.wait(600.0) == []
+
+
 async def test_a_silence_holds_an_alert_back_and_its_end_lets_it_go(desk, alert: Make) -> None:
     here = desk()
     silence = here.dispatcher.silences.add(
