@@ -21,7 +21,7 @@ from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import AppriseOptions, DiscordOptions, TeamsOptions, TelegramOptions
 from exporter.notify.message import Message, Tone, compose
 from exporter.notify.model import Context, Notification, Outcome
-from exporter.notify.receivers.apprise_log import outcome_from_log
+from exporter.notify.receivers.apprise_log import Entry, outcome_from_log
 from exporter.notify.receivers.blocking import BusyError, Threads
 from exporter.notify.receivers.masking import Masker
 from exporter.notify.rendering import (
@@ -128,20 +128,20 @@ class AppriseReceiver:
     async def close(self) -> None:
         """Nothing to let go: apprise keeps no connections."""
 
-    def _notify(self, message: Message) -> tuple[bool, list[str]]:
+    def _notify(self, message: Message) -> tuple[bool, list[Entry]]:
         """Whether it was taken, and what was logged. Blocks; a plugin of its own, as plugins keep state and sleep by it."""
         import apprise
 
         style = self._style
         service = apprise.Apprise(asset=_asset())
         service.add(_plugin(self._target, self._timeout))
-        said: list[str] = []
+        said: list[Entry] = []
         result = service.notify(
             body=render(message, style.dialect, style.limit, title=style.titled),
             title="" if style.titled else message.title,
             notify_type=_TYPES[message.tone],
             body_format=style.markup,
-            log_callback=lambda entry, _: said.append(str(entry.message)),
+            log_callback=lambda entry, _: said.append(Entry(str(entry.level), str(entry.message))),
             log_level=logging.DEBUG,
         )
         return bool(result), said

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable
 from math import isfinite
+from typing import NamedTuple
 
 from exporter.notify.model import Outcome
 from exporter.notify.receivers.http import MOST_RETRY_AFTER_SECONDS, Answer, outcome_of
@@ -18,6 +19,7 @@ from exporter.notify.receivers.masking import Masker
 
 _CODE = re.compile(r"(?:error|error_code|status|code|HTTP)[=: ]\s*([1-5]\d\d)\b", re.IGNORECASE)
 _DETAILS = re.compile(r"Response Details:\s*(.*)", re.DOTALL)
+_LOUD = frozenset({"WARNING", "ERROR", "CRITICAL"})
 _PROBLEMS = (
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
     ("SSLError", "TLS failed"),
@@ -31,17 +33,30 @@ _PROBLEMS = (
 _SOCKET = ("socket exception", "connection error")
 
 
-def outcome_from_log(messages: Iterable[str], who: str, masker: Masker, *, sent: bool) -> Outcome:
+class Entry(NamedTuple):
+    """One message of the log; `level` is its name."""
+
+    level: str
+    text: str
+
+    @property
+    def is_loud(self) -> bool:
+        """Whether it tells of a failure, where debugging shows what was sent and what came back."""
+        return self.level in _LOUD
+
+
+def outcome_from_log(entries: Iterable[Entry], who: str, masker: Masker, *, sent: bool) -> Outcome:
     """The outcome of an attempt that apprise calls sent or not.
 
     Without any code it may be tried again: nobody said that it must not. The last code counts, as a plugin that tried
-    again by itself logged more than one.
+    again by itself logged more than one. Codes in what is logged for debugging alone are others': the message's, or the
+    body's own.
     """
-    said = list(messages)
+    said = list(entries)
     if sent:
         return Outcome("delivered", f"{who} took it")
-    codes = [found for message in said for found in _CODE.findall(message)]
-    body = next((_body(found[1]) for message in reversed(said) if (found := _DETAILS.search(message))), b"")
+    codes = [found for entry in said if entry.is_loud for found in _CODE.findall(entry.text)]
+    body = next((_body(found[1]) for entry in reversed(said) if (found := _DETAILS.search(entry.text))), b"")
     if codes:
         answer = Answer(int(codes[-1]), retry_after=_pause(body), text=masker.answer(body), body=body)
         outcome = outcome_of(answer, who)
@@ -50,7 +65,7 @@ def outcome_from_log(messages: Iterable[str], who: str, masker: Masker, *, sent:
                 result="refused", detail=f"{who} answered {outcome.code}, and did not take it"
             )
         return outcome
-    text = "\n".join(said)
+    text = "\n".join(entry.text for entry in said)
     for sign, words in _PROBLEMS:
         if sign in text:
             return Outcome("retry", f"no connection to {who}: {words}")

@@ -155,6 +155,8 @@ async def test_any_service_of_apprises_is_told_in_its_own_markup(
         (401, {"ok": False, "description": "Unauthorized"}, "refused", None),
         (400, {"ok": False, "description": "Bad Request: chat not found"}, "refused", None),
         (503, "busy", "retry", None),
+        (503, "upstream error: 404 while reading", "retry", None),
+        (400, "<html>status 503</html>", "refused", None),
         (302, "", "refused", None),
     ],
 )
@@ -189,10 +191,11 @@ async def test_discord_says_in_its_answer_how_long_to_wait_and_nobody_sleeps_her
     assert (outcome.result, outcome.code, outcome.retry_after) == ("retry", 429, 2.5)
 
 
-async def test_a_server_that_is_not_there_may_be_tried_again(
-    make_notification: Callable[..., Notification], context: Context, unused_tcp_port: int
+async def test_a_server_that_is_not_there_may_be_tried_again_whatever_the_message_says(
+    make_notification: Callable[..., Notification], make_alert: Any, context: Context, unused_tcp_port: int
 ) -> None:
-    outcome = await telegram(f"http://127.0.0.1:{unused_tcp_port}").send(make_notification(), context)
+    notification = make_notification(make_alert(annotations=(("summary", "31% end with status 404"),)))
+    outcome = await telegram(f"http://127.0.0.1:{unused_tcp_port}").send(notification, context)
     assert outcome.result == "retry"
     assert outcome.detail == "no connection to telegram: the connection was refused"
 
