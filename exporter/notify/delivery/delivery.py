@@ -121,11 +121,16 @@ class Delivery:
         return True
 
     async def settle(self, seconds: float) -> bool:
-        """Wait until everything was tried once, at the end of the daemon's life; False when the time was up before."""
+        """At the end of the daemon's life: try what was never tried and is due, let what is under way come to its end,
+        and begin nothing else; False when the time was up before.
+        """
+        workers = tuple(self._workers.values())
+        for worker in workers:
+            worker.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while any(worker.untried for worker in self._workers.values()):  # noqa: ASYNC110 - once in a daemon's life
-                    await asyncio.sleep(0.01)
+                for worker in workers:
+                    await worker.finished()
                 return True
         return False
 

@@ -115,15 +115,24 @@ class Lanes:
             self._schedule(item.notification.group_key, lane)
         return gone
 
-    def start(self, now: float) -> list[Item]:
-        """What is to be attempted now; each is to be given back to `ended`, then `released`."""
+    def start(self, now: float, *, news_only: bool = False) -> list[Item]:
+        """What is to be attempted now; each is to be given back to `ended`, then `released`.
+
+        `news_only`: it is the end, and what was tried before is not tried again.
+        """
         started: list[Item] = []
         if self.circuit.state == "closed":
             while self._in_flight < self._pace.parallel and (key := self._next(now)) is not None:
                 heapq.heappop(self._due)
-                started.append(self._begin(self._lanes[key]))
+                lane = self._lanes[key]
+                if not (news_only and lane.items[0].attempts):
+                    started.append(self._begin(lane))
         elif self.circuit.state == "open" and not self._in_flight:
-            lanes = [lane for lane in self._lanes.values() if lane.items and lane.current is None]
+            lanes = [
+                lane
+                for lane in self._lanes.values()
+                if lane.items and lane.current is None and not (news_only and lane.items[0].attempts)
+            ]
             if lanes and now >= self._trial_at():
                 # News first: an old message that the endpoint chokes on must not be every trial.
                 lane = min(lanes, key=lambda one: (one.items[0].attempts > 0, one.not_before))

@@ -51,6 +51,8 @@ class Worker:
         self._lanes = Lanes(around.pace)
         self._wake = asyncio.Event()
         self._retired = False
+        self._finishing = False
+        self._finished = asyncio.Event()
         self._failing_since: float | None = None
         self._last_attempt: float | None = None
         self._last_outcome: Outcome | None = None
@@ -58,11 +60,6 @@ class Worker:
         self._using: dict[int, int] = {}
         """Attempts under way by the identity of their receiver: an old one is closed after its last."""
         self._superseded: list[Item] = []
-
-    @property
-    def untried(self) -> int:
-        """Notifications whose first attempt has not come to its end."""
-        return self._lanes.untried() + len(self._superseded)
 
     def take(self, notifications: Iterable[Notification], *, again: bool = False) -> None:
         """These are written down, and to be sent; `again`: somebody asked for it, and their age counts for nothing."""
@@ -83,6 +80,16 @@ class Worker:
         self._wake.set()
         return None if id(old) in self._using else old
 
+    def finish(self) -> None:
+        """The daemon's life ends: what was never tried and is due is tried, and nothing again."""
+        self._finishing = True
+        self._wake.set()
+
+    async def finished(self) -> None:
+        """Wait until nothing is under way and, after `finish`, nothing begins any more."""
+        if self._lanes.in_flight or self._lanes.untried() or self._superseded:
+            await self._finished.wait()
+
     def retire(self) -> None:
         """The endpoint is gone: `run` ends when nothing is under way."""
         self._retired = True
@@ -98,8 +105,10 @@ class Worker:
                 for item in self._lanes.expired(self._around.timer()):
                     await self._bury(item, given_up(item.last))
                 if not self._retired:
-                    for item in self._lanes.start(self._around.timer()):
+                    for item in self._lanes.start(self._around.timer(), news_only=self._finishing):
                         attempts.create_task(self._attempt(item))
+                if self._finishing and not self._lanes.in_flight:
+                    self._finished.set()
                 self._show()
                 await self._until_woken()
         await self._strike_superseded()
@@ -145,7 +154,7 @@ class Worker:
 
     async def _until_woken(self) -> None:
         at = self._lanes.wake()
-        if at is None or self._retired:
+        if at is None or self._retired or self._finishing:
             await self._wake.wait()
             return
         try:

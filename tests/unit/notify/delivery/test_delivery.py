@@ -339,6 +339,45 @@ async def test_settling_waits_for_a_first_attempt_of_everything() -> None:
         assert not await rig.delivery.settle(0.02)
 
 
+async def test_settling_waits_for_a_second_attempt_that_is_under_way_and_begins_no_third() -> None:
+    endpoint = Endpoint(BUSY, BUSY)
+    async with rigged(r=endpoint) as rig:
+        await rig.put(notification(1))
+        await until(lambda: rig.outbox.attempts(1) == 1)
+        endpoint.gate.clear()
+        await until(lambda: endpoint.attempts == [1, 1])
+        settling = asyncio.create_task(rig.delivery.settle(20))
+        await asyncio.sleep(0.01)
+        assert not settling.done(), "cut off, it may have arrived and would come again after the restart"
+        endpoint.gate.set()
+        assert await settling
+        assert rig.outbox.attempts(1) == 2
+        await asyncio.sleep(0.1)
+        assert endpoint.attempts == [1, 1]
+
+
+async def test_settling_does_not_wait_for_an_endpoint_that_is_left_alone() -> None:
+    endpoint = Endpoint(*[BUSY] * 5)
+    pace = Pace(first_wait=0.001, longest_wait=0.001, first_trial=1000.0)
+    async with rigged(pace, r=endpoint) as rig:
+        await rig.put(notification(1))
+        await until(lambda: rig.value("notification_circuit_state", state="open") == 1)
+        await rig.put(notification(2), notification(3, "other"))
+        async with asyncio.timeout(10):
+            assert await rig.delivery.settle(1000)
+        assert endpoint.attempts == [1] * 5
+
+
+async def test_settling_gives_everything_that_was_never_tried_its_turn() -> None:
+    endpoint = Endpoint(Outcome("refused", "400", 400), *[BUSY] * 2)
+    async with rigged(PATIENT, r=endpoint) as rig:
+        await rig.put(*(notification(n, f"g{n % 10}") for n in range(1, 31)))
+        assert await rig.delivery.settle(20)
+        assert sorted(set(endpoint.attempts)) == sorted(endpoint.attempts)
+        behind = [one.number for one in rig.outbox.load().pending]
+        assert len(behind) == 6, "two that failed, and what waits behind them in their groups"
+
+
 async def test_attempts_of_the_life_before_count(tmp_path: Path) -> None:
     outbox = Outbox.open(tmp_path / "notify.db")
     await outbox.commit(Change((notification(1),)))
