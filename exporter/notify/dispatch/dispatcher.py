@@ -132,7 +132,10 @@ class Dispatcher:
             tasks.create_task(self._writing.run(), name="notify outbox")
 
     async def drain(self) -> None:
-        """Write down and hand on all that was decided so far; for the end, and for tests."""
+        """Write down and hand on all that was decided and announced before, also when `run` has been cancelled.
+
+        Once this returns, the outbox has it: on disk, or in memory alone where the disk fails, which the outbox tells.
+        """
         await self._writing.drain()
 
     def tick(self) -> float:

@@ -73,7 +73,8 @@ class Writing:
         self._deliver = deliver
         self._next = Gathered()
         self._news = asyncio.Event()
-        self._writing = asyncio.Lock()
+        self._draining = asyncio.Lock()
+        self._commit: asyncio.Task[None] | None = None
 
     def add(self, change: Change) -> None:
         """To be written with the next transaction."""
@@ -87,15 +88,28 @@ class Writing:
             await self.drain()
 
     async def drain(self) -> None:
-        """Write and hand on all that is there."""
-        async with self._writing:
-            while self._next.any:
-                change, self._next = self._next.change(), Gathered()
-                self._news.clear()
+        """Write and hand on all that was added before, also after `run` was cancelled.
+
+        Once this returns, the ledger has answered for all of it: with what it wrote, or that it could not.
+        """
+        async with self._draining:
+            while self._commit is not None or self._next.any:
+                if self._commit is None:
+                    self._news.clear()
+                    change, self._next = self._next.change(), Gathered()
+                    self._commit = asyncio.create_task(self._write(change), name="notify commit")
+                commit = self._commit
                 try:
-                    await self._ledger.commit(change)
+                    # Cancelled, it goes on by itself: the transaction is on its way. Who drains next waits for it.
+                    await asyncio.shield(commit)
                 finally:
-                    # Written or not: the ledger does its best, and people want to know. When this is cancelled, the
-                    # transaction is on its way all the same.
-                    if change.notifications:
-                        self._deliver(change.notifications)
+                    if commit.done():
+                        self._commit = None
+
+    async def _write(self, change: Change) -> None:
+        try:
+            await self._ledger.commit(change)
+        finally:
+            # Written or not: the ledger does its best, and people want to know.
+            if change.notifications:
+                self._deliver(change.notifications)

@@ -12,7 +12,7 @@ from exporter.notify.config.model import Route
 from exporter.notify.dispatch import Dispatcher
 from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.model import Alert, Notification
-from exporter.notify.outbox.model import Silence
+from exporter.notify.outbox.model import Change, Silence
 from exporter.storage.model import Matcher
 
 Make = Callable[..., Alert]
@@ -107,3 +107,24 @@ async def test_the_metrics_tell_how_many_alerts_there_are(desk, config, alert: M
     assert 'vllm_exporter_notify_alerts{state="active"} 2' in lines
     assert 'vllm_exporter_notify_alerts_received_total{status="resolved"} 1' in lines
     assert "vllm_exporter_notify_groups 2" in lines
+
+
+async def test_an_announcement_is_written_down_once_the_dispatcher_is_drained(config, alert: Make) -> None:
+    class Slow:
+        written = 0
+
+        async def commit(self, change: Change) -> bool:
+            await asyncio.sleep(0.01)
+            self.written += len(change.notifications)
+            return True
+
+    ledger = Slow()
+    async with Running(config(), ledger) as here:
+        here.dispatcher.announce(alert("Report"))
+        await asyncio.sleep(0)  # its writing begins
+        await here.dispatcher.drain()
+        assert ledger.written == 1
+        here.dispatcher.announce(alert("Report"))
+    await here.dispatcher.drain()
+    assert ledger.written == 2
+    assert len(here.sent) == 2

@@ -70,7 +70,57 @@ async def test_what_is_being_written_when_the_end_comes_is_handed_on() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    ledger.may_write.set()
+    await until(lambda: len(sent) == 1)
+
+
+async def test_what_was_gathered_before_the_end_is_written_and_handed_on_by_who_drains_after_it() -> None:
+    ledger, sent = SlowLedger(), list[Notification]()
+    writing = Writing(ledger, sent.extend)
+    running = asyncio.create_task(writing.run())
+    writing.add(noted(1))
+    await until(lambda: len(ledger.changes) == 1)
+    writing.add(noted(2))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    draining = asyncio.create_task(writing.drain())
+    await asyncio.sleep(0)
+    assert sent == []
+    ledger.may_write.set()
+    await draining
+    assert [one.number for one in sent] == [1, 2]
+
+
+async def test_who_drains_waits_for_what_is_being_written_though_nothing_else_is_there() -> None:
+    ledger, sent = SlowLedger(), list[Notification]()
+    writing = Writing(ledger, sent.extend)
+    running = asyncio.create_task(writing.run())
+    writing.add(noted(1))
+    await until(lambda: len(ledger.changes) == 1)
+    waiting = asyncio.create_task(writing.drain())  # before the end, and after it
+    await asyncio.sleep(0)
+    running.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    ledger.may_write.set()
+    await waiting
     assert len(sent) == 1
+
+
+async def test_a_ledger_that_breaks_breaks_the_writing_and_not_the_handing_on() -> None:
+    class Broken:
+        async def commit(self, change: Change) -> bool:
+            raise OSError("a bug")
+
+    sent = list[Notification]()
+    writing = Writing(Broken(), sent.extend)
+    writing.add(noted(1))
+    with pytest.raises(OSError, match="a bug"):
+        await writing.drain()
+    assert len(sent) == 1
+    await writing.drain()
 
 
 async def test_of_what_touches_the_same_thing_the_later_rules(alert: Make) -> None:
