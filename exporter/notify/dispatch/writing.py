@@ -47,6 +47,7 @@ class Gathered:
             self._log.pop(key, None)
             self._gone_log[key] = None
         for silence in change.silences:
+            self._expired.pop(silence.id, None)
             self._silences[silence.id] = silence
         for silence_id in change.expired_silences:
             self._silences.pop(silence_id, None)

@@ -7,7 +7,8 @@ import pytest
 
 from exporter.notify.dispatch.writing import Writing
 from exporter.notify.model import Alert, Notification
-from exporter.notify.outbox.model import Change, LogEntry
+from exporter.notify.outbox.model import Change, LogEntry, Silence
+from exporter.storage.model import Matcher
 
 Make = Callable[..., Alert]
 
@@ -141,6 +142,17 @@ async def test_of_what_touches_the_same_thing_the_later_rules(alert: Make) -> No
         log=(entry._replace(at=2.0),),
         gone_log=(closed[:3],),
     )
+
+
+async def test_a_silence_that_was_forgotten_and_comes_back_is_written() -> None:
+    ledger = SlowLedger()
+    ledger.may_write.set()
+    writing = Writing(ledger, lambda notifications: None)
+    silence = Silence("one", (Matcher("a", "=", "b"),), 0.0, 9.0, 0.0, "li", "")
+    writing.add(Change(expired_silences=("one",)))
+    writing.add(Change(silences=(silence,)))
+    await writing.drain()
+    assert ledger.changes == [Change(silences=(silence,))]
 
 
 async def test_where_nothing_is_new_nothing_is_written() -> None:
