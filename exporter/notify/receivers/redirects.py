@@ -1,13 +1,14 @@
 """Where a redirect may lead: an endpoint that we were told to use must not turn us against this machine.
 
-Followed are 301, 302, 307 and 308, with the same method and body, only to http(s), never from https to http, and never
-to a loopback or link-local address (cloud metadata, this host's own services) unless the first address was of that sort.
+Followed are 301, 302, 307 and 308, with the same method and body, only to http(s), never from https to http. From a public
+address only to a public one; from one of our own networks also to those. To this host itself, to link-local addresses and to
+a cloud's metadata only where the first address was of that very sort.
 """
 
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Literal
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -17,7 +18,13 @@ MOST = 5
 """Redirects that are followed in a row."""
 FOLLOWED = frozenset({301, 302, 307, 308})
 
-Sort = Literal["loopback", "link-local", "other"]
+Sort = Literal["loopback", "link-local", "metadata", "private", "public"]
+_METADATA = frozenset(map(ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254")))
+"""Where clouds tell their machines of themselves, passwords included (Alibaba, Azure, Oracle, AWS), beside 169.254.169.254."""
+_NAT64 = b"\x00\x64\xff\x9b" + bytes(8)
+"""Before the IPv4 address: https://www.rfc-editor.org/rfc/rfc6052"""
+_NAT64_LOCAL = IPv6Network("64:ff9b:1::/48")
+"""The same in a network of one's own: https://www.rfc-editor.org/rfc/rfc8215"""
 
 
 class RedirectError(Exception):
@@ -48,22 +55,32 @@ def target(at: URL, location: str, allowed: frozenset[Sort]) -> URL:
         sort = sort_of(ip_address(url.host.split("%")[0]))
     except ValueError:
         return url
-    if sort != "other" and sort not in allowed:
+    if not may_lead_to(sort, allowed):
         raise RedirectError(f"redirected to a {sort} address")
     return url
 
 
+def may_lead_to(sort: Sort, first: frozenset[Sort]) -> bool:
+    """Whether a redirect may lead to a sort of address; `first`: the sorts of the first address, none if unknown."""
+    return sort == "public" or sort in first or (sort == "private" and bool(first - {"public"}))
+
+
 def sort_of(address: IPv4Address | IPv6Address) -> Sort:
-    """What sort an address is; one that stands for "this host" counts as loopback."""
+    """What sort an address is; one that stands for "this host" counts as loopback, one that holds another as that."""
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address.packed[:12] == b"\x00d\xff\x9b" + bytes(8):
-            inner = IPv4Address(address.packed[12:])  # NAT64, RFC 6052
+        if inner is None and address.packed[:12] in (_NAT64, bytes(12)) and int(address) > 1:
+            inner = IPv4Address(address.packed[12:])
         if inner is not None:
             return sort_of(inner)
     if address.is_loopback or address.is_unspecified:
         return "loopback"
-    return "link-local" if address.is_link_local else "other"
+    if address.is_link_local:
+        return "link-local"
+    if address in _METADATA:
+        return "metadata"
+    local = isinstance(address, IPv6Address) and (address.is_site_local or address in _NAT64_LOCAL)
+    return "public" if address.is_global and not address.is_multicast and not local else "private"
 
 
 async def sorts_of(host: str, resolver: AbstractResolver) -> frozenset[Sort]:
@@ -92,7 +109,7 @@ class GuardedResolver(AbstractResolver):
         found = await self._resolver.resolve(host, port, family)
         for place in found:
             sort = sort_of(ip_address(place["host"].split("%")[0]))
-            if sort != "other" and sort not in self.allowed:
+            if not may_lead_to(sort, self.allowed):
                 raise AddressError(f"redirected to a {sort} address")
         return found
 

@@ -12,13 +12,15 @@ from exporter.notify.receivers.redirects import (
     AddressError,
     GuardedResolver,
     RedirectError,
+    Sort,
     sort_of,
     sorts_of,
     target,
 )
 from exporter.notify.receivers.resolving import Resolver
 
-OUTSIDE = frozenset({"other"})
+OUTSIDE = frozenset({"public"})
+INSIDE = frozenset({"private"})
 HERE = frozenset({"loopback"})
 
 
@@ -27,7 +29,7 @@ HERE = frozenset({"loopback"})
     [
         ("/other?a=b", "https://hooks.example.org/other?a=b"),
         ("https://elsewhere.example.org/x", "https://elsewhere.example.org/x"),
-        ("https://10.0.0.7/x", "https://10.0.0.7/x"),
+        ("https://93.184.215.14/x", "https://93.184.215.14/x"),
         ("//cdn.example.org/y", "https://cdn.example.org/y"),
     ],
 )
@@ -52,6 +54,24 @@ def test_other_addresses_may_be_followed(location: str, leads_to: str) -> None:
         ("https://[fe80::1]/", "link-local"),
         ("https://[64:ff9b::a9fe:a9fe]/", "link-local"),
         ("https://[::]/", "loopback"),
+        ("https://[::127.0.0.1]/", "loopback"),
+        ("https://10.0.0.7/x", "private"),
+        ("https://192.168.1.1/", "private"),
+        ("https://172.16.0.1/", "private"),
+        ("https://100.64.0.1/", "private"),
+        ("https://224.0.0.1/", "private"),
+        ("https://[fd00::1]/", "private"),
+        ("https://[fec0::1]/", "private"),
+        ("https://[::ffff:10.0.0.7]/", "private"),
+        ("https://[64:ff9b::a00:7]/", "private"),
+        ("https://[64:ff9b:1::a00:7]/", "private"),
+        ("https://[2002:a00:7::]/", "private"),
+        ("https://168.63.129.16/", "metadata"),
+        ("https://100.100.100.200/latest/meta-data", "metadata"),
+        ("https://192.0.0.192/opc/v2", "metadata"),
+        ("https://[fd00:ec2::254]/latest/meta-data", "metadata"),
+        ("https://[::ffff:168.63.129.16]/", "metadata"),
+        ("https://[64:ff9b::6464:64c8]/", "metadata"),
         ("http://[", "no address"),
     ],
 )
@@ -67,14 +87,35 @@ def test_a_first_address_on_loopback_may_lead_to_loopback_but_not_to_link_local(
         target(first, "http://169.254.169.254/", HERE)
 
 
+@pytest.mark.parametrize("first", [INSIDE, HERE, frozenset({"private", "public"})])
+def test_one_in_a_network_of_ours_may_lead_to_another_there_and_out_but_not_to_metadata(
+    first: frozenset[Sort],
+) -> None:
+    at = URL("http://10.0.0.6/hook")
+    assert target(at, "http://10.0.0.7/", first).host == "10.0.0.7"
+    assert target(at, "http://[fd00::1]/", first).host == "fd00::1"
+    assert target(at, "http://93.184.215.14/", first).host == "93.184.215.14"
+    for there in ("168.63.129.16", "169.254.169.254", "[fd00:ec2::254]"):
+        with pytest.raises(RedirectError, match=r"metadata|link-local"):
+            target(at, f"http://{there}/", first)
+
+
+def test_one_whose_address_is_not_known_leads_to_public_ones_only() -> None:
+    with pytest.raises(RedirectError, match="private"):
+        target(URL("http://hooks.example.org/"), "http://10.0.0.7/", frozenset())
+
+
 @pytest.mark.parametrize(
     ("address", "sort"),
     [
         ("127.0.0.1", "loopback"),
         ("::1", "loopback"),
         ("169.254.0.1", "link-local"),
-        ("8.8.8.8", "other"),
-        ("10.1.1.1", "other"),
+        ("8.8.8.8", "public"),
+        ("2606:4700::1", "public"),
+        ("64:ff9b::808:808", "public"),
+        ("10.1.1.1", "private"),
+        ("168.63.129.16", "metadata"),
     ],
 )
 def test_addresses_are_sorted(address: str, sort: str) -> None:
