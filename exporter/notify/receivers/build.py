@@ -27,10 +27,17 @@ class Loaded(NamedTuple):
 
 def load_receivers(settings: NotifySettings) -> Loaded:
     """Everything that the settings name; ConfigError with every mistake."""
-    config = effective(settings.file, settings.webhooks)
+    problems: list[str] = []
     receivers: dict[tuple[str, str], Receiver] = {}
     targets: dict[str, list[Target]] = {}
-    problems: list[str] = []
+    try:
+        alertmanagers(settings.alertmanagers)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        config = effective(settings.file, settings.webhooks)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
     for endpoint in config.endpoints:
         try:
             if endpoint.kind == "alertmanager":
@@ -39,12 +46,23 @@ def load_receivers(settings: NotifySettings) -> Loaded:
                 receivers[endpoint.receiver, endpoint.integration] = build(endpoint)
         except ConfigError as error:
             problems += error.problems
-    alertmanagers(settings.alertmanagers)  # an address that cannot be is a mistake, too
-    if (wanted := settings.report_receiver) is not None and wanted not in config.receivers:
-        problems.append(f"notify.report_receiver: there is no receiver {wanted!r}")
+    problems += _report_problems(settings, config)
     if problems:
         raise ConfigError(problems)
     return Loaded(config, receivers, targets)
+
+
+def _report_problems(settings: NotifySettings, config: NotifyConfig) -> list[str]:
+    """What keeps reports from their receiver: to Alertmanagers alerts are pushed, and no report is an alert that lasts."""
+    wanted = settings.report_receiver
+    if wanted is None:
+        return []
+    if wanted not in config.receivers:
+        return [f"notify.report_receiver: there is no receiver {wanted!r}"]
+    told = any(one.receiver == wanted and one.kind != "alertmanager" for one in config.endpoints)
+    if settings.report == "off" or told:
+        return []
+    return [f"notify.report_receiver: receiver {wanted!r} has no endpoint that takes a report"]
 
 
 def build(endpoint: Endpoint, session_factory: SessionFactory = open_session) -> Receiver:
