@@ -21,6 +21,7 @@ from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import AppriseOptions, DiscordOptions, TeamsOptions, TelegramOptions
 from exporter.notify.message import Message, Tone, compose
 from exporter.notify.model import Context, Notification, Outcome
+from exporter.notify.receivers.apprise_answers import Head, heard
 from exporter.notify.receivers.apprise_log import Entry, outcome_from_log
 from exporter.notify.receivers.blocking import BusyError, Threads
 from exporter.notify.receivers.masking import Masker
@@ -117,18 +118,19 @@ class AppriseReceiver:
     async def send(self, notification: Notification, context: Context) -> Outcome:
         """One attempt. One that takes too long is given up, and may arrive all the same."""
         message = compose(notification, context, actions=shipped_actions())
+        heads: list[Head] = []
         try:
-            sent, said = await self._threads.call(lambda: self._notify(message), self._timeout)
+            sent, said = await self._threads.call(lambda: self._notify(message, heads), self._timeout)
         except TimeoutError:
             return Outcome("retry", f"{self._kind} gave no answer within {self._timeout:g} s")
         except BusyError:
             return Outcome("retry", f"earlier attempts at {self._kind} still hang")
-        return outcome_from_log(said, self._kind, self._masker, sent=sent)
+        return outcome_from_log(said, heads, self._kind, self._masker, sent=sent, now=context.now)
 
     async def close(self) -> None:
         """Nothing to let go: apprise keeps no connections."""
 
-    def _notify(self, message: Message) -> tuple[bool, list[Entry]]:
+    def _notify(self, message: Message, heads: list[Head]) -> tuple[bool, list[Entry]]:
         """Whether it was taken, and what was logged. Blocks; a plugin of its own, as plugins keep state and sleep by it."""
         import apprise
 
@@ -136,14 +138,15 @@ class AppriseReceiver:
         service = apprise.Apprise(asset=_asset())
         service.add(_plugin(self._target, self._timeout))
         said: list[Entry] = []
-        result = service.notify(
-            body=render(message, style.dialect, style.limit, title=style.titled),
-            title="" if style.titled else message.title,
-            notify_type=_TYPES[message.tone],
-            body_format=style.markup,
-            log_callback=lambda entry, _: said.append(Entry(str(entry.level), str(entry.message))),
-            log_level=logging.DEBUG,
-        )
+        with heard(heads):
+            result = service.notify(
+                body=render(message, style.dialect, style.limit, title=style.titled),
+                title="" if style.titled else message.title,
+                notify_type=_TYPES[message.tone],
+                body_format=style.markup,
+                log_callback=lambda entry, _: said.append(Entry(str(entry.level), str(entry.message))),
+                log_level=logging.DEBUG,
+            )
         return bool(result), said
 
 

@@ -1,4 +1,4 @@
-"""What became of an attempt of apprise's, read from what it logged: its own answer is only yes or no.
+"""What became of an attempt of apprise's, from what servers answered it and what it logged: it says only yes or no.
 
 The plugins log `error=CODE` or so at the level warning, and at debug the beginning of the answer. Nothing of the log
 itself gets out: it holds tokens.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import NamedTuple
 
 from exporter.notify.model import Outcome
-from exporter.notify.receivers.http import MOST_RETRY_AFTER_SECONDS, Answer, outcome_of
+from exporter.notify.receivers.apprise_answers import Head
+from exporter.notify.receivers.http import MOST_RETRY_AFTER_SECONDS, Answer, outcome_of, retry_after
 from exporter.notify.receivers.masking import Masker
 
 _CODE = re.compile(r"(?:error|error_code|status|code|HTTP)[=: ]\s*([1-5]\d\d)\b", re.IGNORECASE)
@@ -45,20 +46,30 @@ class Entry(NamedTuple):
         return self.level in _LOUD
 
 
-def outcome_from_log(entries: Iterable[Entry], who: str, masker: Masker, *, sent: bool) -> Outcome:
-    """The outcome of an attempt that apprise calls sent or not.
+def outcome_from_log(
+    entries: Iterable[Entry],
+    heads: Sequence[Head],
+    who: str,
+    masker: Masker,
+    *,
+    sent: bool,
+    now: float,
+) -> Outcome:
+    """The outcome of an attempt that apprise calls sent or not; `heads` are the answers that came, `now` unix seconds.
 
     Without any code it may be tried again: nobody said that it must not. The last code counts, as a plugin that tried
-    again by itself logged more than one. Codes in what is logged for debugging alone are others': the message's, or the
+    again by itself got more than one. Codes in what is logged for debugging alone are others': the message's, or the
     body's own.
     """
     said = list(entries)
     if sent:
         return Outcome("delivered", f"{who} took it")
-    codes = [found for entry in said if entry.is_loud for found in _CODE.findall(entry.text)]
+    last = heads[-1] if heads else Head(None)
     body = next((_body(found[1]) for entry in reversed(said) if (found := _DETAILS.search(entry.text))), b"")
-    if codes:
-        answer = Answer(int(codes[-1]), retry_after=_pause(body), text=masker.answer(body), body=body)
+    if (code := _code(last, said)) is not None:
+        pause = _pause(body)
+        pause = retry_after(last.retry_after, now) if pause is None else pause
+        answer = Answer(code, retry_after=pause, text=masker.answer(body), body=body)
         outcome = outcome_of(answer, who)
         if outcome.result == "delivered":  # the plugin knows better: the body says no
             return outcome._replace(
@@ -72,6 +83,14 @@ def outcome_from_log(entries: Iterable[Entry], who: str, masker: Masker, *, sent
     if any(sign in text.lower() for sign in _SOCKET):
         return Outcome("retry", f"no connection to {who}")
     return Outcome("retry", f"apprise could not send to {who}")
+
+
+def _code(last: Head, said: Sequence[Entry]) -> int | None:
+    """The last answer's; of one that was good, or that was not heard, only the log says what it meant."""
+    if last.code is not None and not last.is_good:
+        return last.code
+    codes = [found for entry in said if entry.is_loud for found in _CODE.findall(entry.text)]
+    return int(codes[-1]) if codes else None
 
 
 def _body(shown: str) -> bytes:

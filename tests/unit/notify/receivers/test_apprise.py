@@ -191,6 +191,50 @@ async def test_discord_says_in_its_answer_how_long_to_wait_and_nobody_sleeps_her
     assert (outcome.result, outcome.code, outcome.retry_after) == ("retry", 429, 2.5)
 
 
+@pytest.fixture
+def reach(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Receiver]:
+    """A receiver of a kind whose messages end up at the endpoint with this URL."""
+
+    def one(kind: str, url: str) -> Receiver:
+        if kind == "telegram":
+            return telegram(url)
+        if kind == "discord":
+            monkeypatch.setattr(NotifyDiscord, "notify_url", f"{url}/api/webhooks")
+            return discord()
+        if kind == "apprise":
+            return built(kind, AppriseOptions.model_validate({"url": url.replace("http://", "json://")}))
+        import requests
+
+        real = requests.post
+
+        def plain(to: str, **more: Any) -> Any:
+            return real(to.replace("https://flow.example:443", url), **more)
+
+        monkeypatch.setattr(sys.modules[NotifyWorkflows.__module__].requests, "post", plain)
+        address = WORKFLOW.format(host="flow.example:443")
+        return built(kind, TeamsOptions.model_validate({"webhook_url": address}))
+
+    return one
+
+
+KINDS = ["telegram", "discord", "msteamsv2", "apprise"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_header_that_says_how_long_to_wait_is_honoured(
+    kind: str,
+    reach: Callable[[str, str], Receiver],
+    start: Any,
+    make_notification: Callable[..., Notification],
+    context: Context,
+    respond: Callable[..., bytes],
+) -> None:
+    endpoint = await start(respond(429, "slow down", Retry_After="30"))
+    receiver = reach(kind, endpoint.url)
+    outcomes = await asyncio.gather(*(receiver.send(make_notification(), context) for _ in range(3)))
+    assert {(one.result, one.code, one.retry_after) for one in outcomes} == {("retry", 429, 30)}
+
+
 async def test_a_server_that_is_not_there_may_be_tried_again_whatever_the_message_says(
     make_notification: Callable[..., Notification], make_alert: Any, context: Context, unused_tcp_port: int
 ) -> None:
