@@ -12,6 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import structlog
 from pydantic import SecretStr
@@ -143,6 +144,15 @@ class Forwarder:
     def standing(self) -> tuple[Alert, ...]:
         """What is pushed, for who takes over after a reload."""
         return tuple(self._standing.alerts.values())
+
+    def take_over(self, before: Forwarder) -> None:
+        """Take the place of one that stops, once all that is to be pushed here was put: what else it pushed is over.
+
+        Those alerts are told elsewhere now, or nowhere; the Alertmanagers here are told that they have ended.
+        """
+        now = self._clock()
+        left = [alert for alert in before.standing() if alert.fingerprint not in self._standing.alerts]
+        self.put([_over(alert, now) for alert in left])
 
     async def run(self) -> None:
         """Push, and push again each `RESEND_SECONDS`."""
@@ -281,6 +291,12 @@ def pause_seconds(failures: int, retry_after: float | None, chance: float) -> fl
     """How long to wait after so many failures in a row; `chance` in [0, 1). A server that names a time is heeded."""
     most = min(LEAST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30), MOST_PAUSE_SECONDS)
     return max(most * (1.0 + chance) / 2, min(retry_after or 0.0, MOST_RETRY_AFTER_SECONDS))
+
+
+def _over(alert: Alert, now: float) -> Alert:
+    if alert.status(now) == "resolved":
+        return alert
+    return replace(alert, ends_at=max(now, alert.starts_at), until=None)
 
 
 def _told(alert: Alert) -> tuple[object, ...]:

@@ -144,6 +144,38 @@ async def test_all_is_pushed_again_and_an_alert_that_ended_for_a_quarter_of_an_h
         assert running.forwarder.standing() == (alert(0),)
 
 
+async def test_what_is_not_routed_here_any_more_after_a_reload_is_pushed_as_ended() -> None:
+    peer, other = Peer(), Peer()
+    before = Running(other).forwarder
+    before.put([alert(0), alert(1), alert(2, ends_at=NOW - 5), alert(3, until=NOW + 60), alert(4)])
+    async with Running(peer) as running:
+        running.forwarder.put([alert(0), alert(4, annotations=(("value", "2"),))])
+        running.forwarder.take_over(before)
+        await peer.until(1)
+    assert peer.batches == [
+        [
+            alert(0),
+            alert(4, annotations=(("value", "2"),)),
+            alert(1, ends_at=NOW),
+            alert(2, ends_at=NOW - 5),
+            alert(3, ends_at=NOW),
+        ]
+    ]
+    assert other.batches == []
+
+
+async def test_what_was_taken_over_and_comes_back_fires_again() -> None:
+    peer = Peer()
+    before = Running(Peer()).forwarder
+    before.put([alert()])
+    async with Running(peer) as running:
+        running.forwarder.take_over(before)
+        await peer.until(1)
+        running.forwarder.put([alert()])
+        await peer.until(2)
+    assert peer.batches == [[alert(ends_at=NOW)], [alert()]]
+
+
 async def test_an_alertmanager_that_is_away_gets_it_all_when_it_is_back(no_waiting: list[float]) -> None:
     peer = Peer(DOWN, DOWN, DOWN, TAKEN)
     with capture_logs() as logs:

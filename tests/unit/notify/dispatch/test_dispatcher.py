@@ -342,6 +342,25 @@ async def test_what_was_pushed_for_a_time_is_forwarded_when_it_is_up(desk, endpo
     assert [alerts[0].ends_at for _, alerts in here.forwarded] == [None, here.now - 1]
 
 
+async def test_all_that_fires_is_forwarded_by_its_new_routes_after_a_reload_and_a_restart(
+    desk, endpoints, alert: Make
+) -> None:
+    here = desk(
+        Route("night", CRITICAL, key='{}/{severity="critical"}'),
+        endpoints=(endpoints("team", kind="alertmanager"), endpoints("night", kind="alertmanager")),
+    )
+    slow, down = alert("Slow", severity="critical"), alert("Down", until=here.now + 600)
+    await here.put(slow, down, alert("Over", ends_at=here.now))
+    (down,) = [view.alert for view in here.dispatcher.alerts() if view.alert.name == "Down"]
+    here.forwarded.clear()
+    here.config = replace(here.config, route=replace(here.config.route, routes=()))
+    here.dispatcher.reload(here.config)
+    assert here.forwarded == [("team", [slow, down])]
+    here.forwarded.clear()
+    await here.restart()
+    assert here.forwarded == [("team", [slow, down])]
+
+
 async def test_a_reload_routes_anew_and_repeats_nothing(desk, endpoints, alert: Make) -> None:
     here = desk()
     await here.put(alert(instance="a"))
