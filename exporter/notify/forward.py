@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -158,7 +159,7 @@ class Forwarder:
         """Push, and push again each `RESEND_SECONDS`."""
         async with asyncio.TaskGroup() as tasks:
             for lane in self._lanes:
-                tasks.create_task(lane.run())
+                tasks.create_task(lane.run(), name=f"notify alertmanager {lane.target.name}")
             while True:
                 await asyncio.sleep(RESEND_SECONDS)
                 self.resend()
@@ -214,10 +215,30 @@ class _Lane:
             if not batch:
                 self._work.clear()
                 continue
-            outcome = await self.target.post(batch, self._clock())
+            outcome = await self._push(batch)
             self._settle(batch, outcome)
             if outcome.result == "retry":
                 await asyncio.sleep(pause_seconds(self._failures, outcome.retry_after, random.random()))  # noqa: S311
+
+    async def _push(self, batch: Sequence[Alert]) -> Outcome:
+        try:
+            return await self.target.post(batch, self._clock())
+        except Exception as error:  # noqa: BLE001 - a bug of this must not stop the rest of the daemon
+            # Not its message: who knows what is in it.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error(
+                "alertmanager_push_broken", alertmanager=self.target.name,
+                error=type(error).__name__, file=place.filename, line=place.lineno,
+            )  # fmt: skip
+            self._postpone(batch)
+            return Outcome("retry", f"internal error: {type(error).__name__}")
+
+    def _postpone(self, batch: Sequence[Alert]) -> None:
+        """Others go first: it may be something in these alerts."""
+        for alert in batch:
+            if alert.fingerprint in self._waiting:
+                del self._waiting[alert.fingerprint]
+                self._waiting[alert.fingerprint] = None
 
     def _next(self) -> list[Alert]:
         """The alerts of the next batch as they are now; those that were forgotten meanwhile wait no longer."""

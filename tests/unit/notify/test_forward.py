@@ -208,6 +208,29 @@ async def test_what_is_refused_is_counted_and_not_tried_again_until_the_next_rou
     assert logs[0]["answer"] == "no labels"
 
 
+async def test_a_bug_in_pushing_is_logged_without_its_words_and_others_go_first(
+    no_waiting: list[float],
+) -> None:
+    class Broken(Peer):
+        async def post(self, alerts: Any, now: float) -> Outcome:
+            outcome = await super().post(alerts, now)
+            if alert(0) in alerts and len(self.batches) < 3:
+                raise ValueError("http://user:geheim@am:9093/")
+            return outcome
+
+    peer = Broken()
+    with capture_logs() as logs:
+        async with Running(peer) as running:
+            running.forwarder.put([alert(n) for n in range(BATCH + 1)])
+            await peer.until(4)
+            assert 'alerts_queued{alertmanager="am:9093"} 0' in running.page()
+    assert len(no_waiting) == 2
+    assert alert(BATCH) in peer.batches[1]
+    assert sum(len(batch) for batch in peer.batches[2:]) == BATCH + 1
+    assert [one["event"] for one in logs][:2] == ["alertmanager_push_broken", "alertmanager_push_failed"]
+    assert "geheim" not in repr(logs)
+
+
 async def test_one_that_hangs_delays_no_other() -> None:
     stuck, fine = Peer(name="stuck:1"), Peer(name="fine:2")
     stuck.gate.clear()
