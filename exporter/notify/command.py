@@ -64,13 +64,19 @@ def main(args: argparse.Namespace) -> int:
 
 
 def configured(settings: Settings) -> NotifyConfig:
-    """The configuration that `run` would carry out; Alertmanagers of the settings are a receiver of their own."""
+    """The configuration that `run` would carry out; Alertmanagers of the settings are a receiver of their own.
+
+    Raises:
+        ConfigError: what `run` would refuse.
+    """
     from dataclasses import replace
 
     from exporter.notify.config.load import effective
     from exporter.notify.config.model import Endpoint
     from exporter.notify.config.receivers import AlertmanagerOptions
+    from exporter.notify.forward import alertmanagers
 
+    alertmanagers(settings.notify.alertmanagers)
     config = effective(settings.notify.file, settings.notify.webhooks)
     if not settings.notify.alertmanagers:
         return config

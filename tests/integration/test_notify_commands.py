@@ -176,6 +176,17 @@ async def test_what_cannot_be_tried_is_a_mistake_of_the_configuration(
     assert "secret" not in str(refused.value)
 
 
+async def test_an_address_of_an_alertmanager_that_cannot_be_is_such_a_mistake_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VLLM_EXPORTER_NOTIFY__ALERTMANAGERS", "no-url-secret")
+    with pytest.raises(ConfigError) as refused:
+        await run(command)
+    assert refused.value.problems == [
+        "notify.alertmanagers, number 1: expected an http or https URL with a host"
+    ]
+
+
 async def test_names_that_are_nearly_right_are_hinted_at(config: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'other'"):
         await run(command, "othr", "--config", str(config))
