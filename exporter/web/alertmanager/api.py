@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from exporter.notify.model import Alert
     from exporter.notify.silences import Silences
 
-THREAD_ALERTS = 100
-"""More alerts than that are put into words in a thread, so that the loop goes on meanwhile."""
+THREAD_ENTRIES = 100
+"""More alerts or silences than that are put into words in a thread, so that the loop goes on meanwhile."""
 THREAD_BYTES = 65_536
 """Longer bodies are read in a thread."""
 PLACES = 2
@@ -97,8 +97,12 @@ class Api:
     async def silences(self, call: Call) -> Answer:
         """All silences, or those that were asked for."""
         wanted, now = asked.SilenceFilter.read(call.query), self._clock()
-        kept = [one for one in self._silences.query(wanted.states) if wanted.wants(one)]
-        return _answer([shown.silence(one, now) for one in kept], gzip=call.gzip)
+        silences = self._silences.query(wanted.states)
+
+        def texts() -> Iterator[str]:
+            return _texts(shown.silence(one, now) for one in silences if wanted.wants(one))
+
+        return await self._listed(texts, call, len(silences))
 
     async def post_silence(self, call: Call) -> Answer:
         """A new silence, or an older one changed; where that cannot be, it ends and a new one takes its place."""
@@ -170,7 +174,7 @@ class Api:
         def answer() -> Answer:
             return pack(200, texts(), gzip=call.gzip)
 
-        return answer() if size <= THREAD_ALERTS else await self._in_thread(answer)
+        return answer() if size <= THREAD_ENTRIES else await self._in_thread(answer)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """What takes long, while the loop goes on."""
