@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from yarl import URL
 
@@ -70,12 +71,11 @@ class Webhook:
         await self._client.close()
 
     async def _make(self, notification: Notification, context: Context) -> bytes:
-        if self._body is not None:
-            values = payload(notification, context.external_url, self._max_alerts)
-            return await self._body.render({**values, "now": context.now, "facts": dict(context.facts)})
-        if len(notification.alerts) < _LARGE:
-            return self._plain(notification, context)
-        return await asyncio.to_thread(self._plain, notification, context)
+        def values() -> dict[str, Any]:
+            return payload(notification, context.external_url, self._max_alerts)
 
-    def _plain(self, notification: Notification, context: Context) -> bytes:
-        return encode(payload(notification, context.external_url, self._max_alerts))
+        large = len(notification.alerts) >= _LARGE
+        if self._body is not None:
+            given = await asyncio.to_thread(values) if large else values()
+            return await self._body.render({**given, "now": context.now, "facts": dict(context.facts)})
+        return await asyncio.to_thread(lambda: encode(values())) if large else encode(values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from exporter.errors import ConfigError
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import WebhookOptions
 from exporter.notify.model import Alert, Context, Notification, Outcome
+from exporter.notify.receivers import webhook
 from exporter.notify.receivers.build import build
 
 Start = Callable[..., Awaitable[Any]]
@@ -71,6 +73,33 @@ async def test_a_storm_is_cut_off_at_a_thousand_alerts_and_counted(
         ({"bearer_token": "tok"}, "Bearer tok"),
     ],
 )
+@pytest.mark.parametrize("options", [{}, {"body": "{{ alerts | length }}"}])
+@pytest.mark.parametrize(("count", "in_loop"), [(3, True), (1000, False)])
+async def test_the_payload_of_a_storm_is_made_beside_the_loop(
+    start: Start,
+    make_alert: Callable[..., Alert],
+    make_notification: Callable[..., Notification],
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    count: int,
+    in_loop: bool,
+) -> None:
+    threads: set[int] = set()
+    real = webhook.payload
+
+    def watched(*arguments: Any) -> dict[str, Any]:
+        threads.add(threading.get_ident())
+        return real(*arguments)
+
+    monkeypatch.setattr(webhook, "payload", watched)
+    server = await start()
+    alerts = [make_alert(labels=(("alertname", "A"), ("n", str(n)))) for n in range(count)]
+    outcome = await send(endpoint(server.url, **options), make_notification(*alerts), context)
+    assert outcome.result == "delivered"
+    assert (threads == {threading.get_ident()}) is in_loop
+
+
 async def test_it_says_who_it_is(
     start: Start,
     make_notification: Callable[..., Notification],
