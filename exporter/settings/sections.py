@@ -426,7 +426,7 @@ class WebSettings(Section):
     )
     bearer_token: SecretStr | None = Field(
         None,
-        description="When set, every path but `/-/healthy`, `/-/ready` and `/health` needs `Authorization: Bearer` with this token.",
+        description="When set, every path but `/-/healthy`, `/-/ready`, `/health` and the runbook needs `Authorization: Bearer` with this token.",
     )
     bearer_token_file: Path | None = Field(None, description="File that holds `bearer_token`.")
     tls_cert_file: Path | None = Field(

@@ -6,8 +6,9 @@ import hmac
 
 from pydantic import SecretStr
 
-OPEN_PATHS = frozenset({"/-/healthy", "/-/ready", "/health"})
-"""Answered without a token, for load balancers and orchestrators."""
+OPEN_PATHS = frozenset({"/-/healthy", "/-/ready", "/health", "/rules/RUNBOOK.md"})
+"""Answered without a token: for load balancers and orchestrators, and the shipped runbook for whoever follows the link in
+a message at night."""
 
 
 class BearerToken:

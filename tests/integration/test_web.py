@@ -293,6 +293,8 @@ async def test_health_needs_no_token_and_then_tells_no_details() -> None:
                 async with client.get(path, headers={"Accept": "application/json"}) as response:
                     assert response.status == 200
                     assert "secret/model" not in await response.text()
+            async with client.get("/rules/RUNBOOK.md") as response:  # messages lead there
+                assert response.status == 200
             shown = {"Accept": "application/json", "Authorization": "Bearer s3cret"}
             async with client.get("/-/ready", headers=shown) as response:
                 assert (await response.json())["models"] == ["secret/model"]

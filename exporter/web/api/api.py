@@ -46,8 +46,8 @@ class Api:
 
     `statuses`, `summary`, `targets` and `config` are asked in the event loop and answer at once. `summary` is the
     object of `/api/v1/metrics` (`summary.summary_json`). `reload` loads rules and receivers anew and gives what is
-    wrong with them, or raises ConfigError; then nothing has changed. `retention` in seconds and `config` in YAML are
-    only shown.
+    wrong with them, or raises ConfigError; then nothing has changed. `retention` in seconds, `config` in YAML and the
+    URLs of `alertmanagers` are only shown.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Api:
         targets: Callable[[], Sequence[Target]] = lambda: (),
         config: Callable[[], str] = lambda: "",
         retention: float = 0.0,
+        alertmanagers: Sequence[str] = (),
         compile_expression: Compile | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -72,6 +73,7 @@ class Api:
         self._targets = targets
         self._config = config
         self._retention = retention
+        self._alertmanagers = alertmanagers
         self._clock = clock
         self._started = self._reloaded = clock()
         self._reload_good = True
@@ -208,8 +210,9 @@ class Api:
         return await self._look_up(work)
 
     async def alertmanagers(self, _call: Call) -> Answer:
-        """Alertmanagers that alerts are sent to."""
-        return success({"activeAlertmanagers": [], "droppedAlertmanagers": []})
+        """Alertmanagers that every alert is sent to."""
+        active = [{"url": url} for url in self._alertmanagers]
+        return success({"activeAlertmanagers": active, "droppedAlertmanagers": []})
 
     async def summary(self, call: Call) -> Answer:
         """Our own summary, without the envelope."""

@@ -46,7 +46,14 @@ def daemon_api(
         targets=lambda: targets(settings, url, engine.status),
         config=lambda: prometheus_config(settings),
         retention=settings.storage.retention,
+        alertmanagers=alertmanager_urls(settings),
     )
+
+
+def alertmanager_urls(settings: Settings) -> list[str]:
+    """Where alerts are pushed to, without what may be secret in an address: user, password, path and query."""
+    addresses = [urlsplit(url.get_secret_value()) for url in settings.notify.alertmanagers]
+    return [f"{address.scheme}://{address.netloc.rpartition('@')[2]}/api/v2/alerts" for address in addresses]
 
 
 def targets(settings: Settings, url: str, engine: EngineStatus) -> list[Target]:
