@@ -33,7 +33,8 @@ PAUSE_SECONDS = 60.0
 
 _COLOURS: Mapping[Tone, str] = {"bad": "#a32037", "warning": "#dfa000", "info": "#3aa3e3", "good": "#3aa337"}
 _FEISHU_COLOURS: Mapping[Tone, str] = {"bad": "red", "warning": "orange", "info": "blue", "good": "green"}
-_TOO_OFTEN = ("too many", "too fast", "freq", "limit", "太快", "频繁")
+_TOO_OFTEN = ("too many request", "too fast", "freq", "rate limit", "ratelimit", "太快", "频繁")
+"""Not "limit" alone: a message that is too long is beyond one as well, and stays too long."""
 
 Write = Callable[[Message, float], tuple[str, object]]
 
