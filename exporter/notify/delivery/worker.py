@@ -19,6 +19,7 @@ from exporter.notify.outbox.outbox import Outbox
 Key = tuple[str, str]
 """Receiver and integration."""
 
+NO_ENDPOINT = Outcome("refused", "its endpoint is not configured any more")
 CLOSE_SECONDS = 5.0
 """Longest wait for a receiver that is to let its connections go."""
 
@@ -113,7 +114,7 @@ class Worker:
                 await self._until_woken()
         await self._strike_superseded()
         for item in self._lanes.clear():
-            await self._bury(item, Outcome("refused", "its endpoint is not configured any more"))
+            await self._bury(item, NO_ENDPOINT)
         await self.close()
 
     async def close(self) -> None:
@@ -246,6 +247,8 @@ class Worker:
             await self._around.outbox.delivered(*(item.notification.number for item in gone))
 
     def _show(self) -> None:
+        if self._retired:
+            return  # another may have its place
         self._around.metrics.pending(self._key, len(self._lanes))
         self._around.metrics.circuit(self._key, self._lanes.circuit.state)
 

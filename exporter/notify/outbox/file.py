@@ -15,7 +15,7 @@ from exporter.storage.archive_file import FileError, translated
 
 APPLICATION_ID = 0x764C4C4E
 """`vLLN`, in the header of our files."""
-VERSION = 1
+VERSION = 2
 LOCK_TIMEOUT_SECONDS = 0.5
 """Longest wait for another process that holds the file: an alert waits for it too."""
 
@@ -31,7 +31,8 @@ CREATE TABLE notification (
     attempts INTEGER NOT NULL,
     outcome TEXT,
     dead_at REAL,
-    alerts TEXT NOT NULL
+    alerts TEXT NOT NULL,
+    identity TEXT NOT NULL
 );
 CREATE TABLE log (
     group_key TEXT NOT NULL,
@@ -44,6 +45,13 @@ CREATE TABLE log (
 );
 CREATE TABLE alert (fingerprint INTEGER PRIMARY KEY, alert TEXT NOT NULL);
 CREATE TABLE silence (id TEXT PRIMARY KEY, silence TEXT NOT NULL);
+CREATE TABLE endpoint (
+    receiver TEXT NOT NULL,
+    integration TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    PRIMARY KEY (receiver, integration)
+);
+CREATE TABLE hash_key (id INTEGER PRIMARY KEY CHECK (id = 1), key BLOB NOT NULL);
 CREATE TABLE next (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};

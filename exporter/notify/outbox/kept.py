@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from exporter.notify.model import Notification, Outcome
-from exporter.notify.outbox.model import Change, DeadLetter, LogEntry, Saved, Silence
+from exporter.notify.outbox.model import Change, DeadLetter, Identities, LogEntry, Saved, Silence
 
 DEAD_LETTERS = 1_000
 """Most dead letters that are kept; the oldest go first."""
@@ -31,12 +32,22 @@ class Delta(NamedTuple):
     tried: tuple[Tried, ...] = ()
     buried: tuple[DeadLetter, ...] = ()
     revived: tuple[int, ...] = ()
+    stamps: tuple[tuple[int, str], ...] = ()
+    """Of the change's notifications, by number: the identity of its endpoint, where it is known."""
+    identities: Identities | None = None
+    """Those of the configuration as it is now."""
 
 
 class Kept:
     """The present state; `apply` takes the same steps here as the file takes."""
 
-    def __init__(self, saved: Saved | None = None, tried: dict[int, Tried] | None = None) -> None:
+    def __init__(
+        self,
+        saved: Saved | None = None,
+        tried: Mapping[int, Tried] | None = None,
+        identity: Mapping[int, str] | None = None,
+        identities: Identities | None = None,
+    ) -> None:
         saved = saved or Saved()
         self.alerts = {alert.fingerprint: alert for alert in saved.alerts}
         self.log: dict[tuple[str, str, str], LogEntry] = {entry[:3]: entry for entry in saved.log}
@@ -44,11 +55,14 @@ class Kept:
         self.pending: dict[int, Notification] = {one.number: one for one in saved.pending}
         self.tried: dict[int, Tried] = dict(tried or {})
         self.dead: dict[int, DeadLetter] = {letter.notification.number: letter for letter in saved.dead}
+        self.identity: dict[int, str] = dict(identity or {})
+        """Of the endpoints that notifications and dead letters are for, by number, where it is known."""
+        self.identities = identities or Identities(os.urandom(16), {})
         self.next_number = saved.next_number
 
     def copy(self) -> Kept:
         """For another thread."""
-        return Kept(self.saved(), self.tried)
+        return Kept(self.saved(), self.tried, self.identity, self.identities)
 
     def saved(self) -> Saved:
         """As the next daemon would find it."""
@@ -64,9 +78,13 @@ class Kept:
     def apply(self, delta: Delta) -> None:
         """Carry a delta out."""
         change = delta.change
+        if delta.identities is not None:
+            self.identities = delta.identities
         for notification in change.notifications:
             self.pending[notification.number] = notification
             self.next_number = max(self.next_number, notification.number + 1)
+        for number, stamp in delta.stamps:
+            self.identity[number] = stamp
         for entry in change.log:
             self.log[entry[:3]] = entry
         for key in change.gone_log:
@@ -83,6 +101,7 @@ class Kept:
             self.pending.pop(number, None)
             self.tried.pop(number, None)
             self.dead.pop(number, None)
+            self.identity.pop(number, None)
         for tried in delta.tried:
             if tried.number in self.pending:
                 self.tried[tried.number] = tried

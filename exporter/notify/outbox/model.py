@@ -6,6 +6,7 @@ https://github.com/prometheus/alertmanager
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,6 +56,13 @@ class Change(NamedTuple):
     """Ids of silences that are so long over that they are forgotten."""
     gone_log: tuple[tuple[str, str, str], ...] = ()
     """`(group_key, receiver, integration)` of entries that are too old to matter."""
+
+
+class Identities(NamedTuple):
+    """Who the endpoints are: hashes of their addresses, by `(receiver, integration)`, and the random key of the hash."""
+
+    key: bytes
+    of: Mapping[tuple[str, str], str]
 
 
 class DeadLetter(NamedTuple):

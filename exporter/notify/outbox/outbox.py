@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import structlog
 from exporter.notify.model import Notification, Outcome
 from exporter.notify.outbox.kept import Delta, Kept, Tried
 from exporter.notify.outbox.link import Link
-from exporter.notify.outbox.model import Change, DeadLetter, Saved
+from exporter.notify.outbox.model import Change, DeadLetter, Identities, Saved
 from exporter.notify.outbox.stats import OutboxStats
 from exporter.notify.outbox.writer import Writer
 
@@ -76,6 +77,28 @@ class Outbox:
         tried = self._kept.tried.get(number)
         return 0 if tried is None else tried.attempts
 
+    @property
+    def identity_key(self) -> bytes:
+        """Random, of this file: for the hash that tells endpoints apart."""
+        return self._kept.identities.key
+
+    def identity(self, number: int) -> str:
+        """Of the endpoint that a notification or dead letter was written down for; empty where nobody knows."""
+        return self._kept.identity.get(number, "")
+
+    async def changed_identities(self, now: Mapping[tuple[str, str], str]) -> set[tuple[str, str]]:
+        """Have the endpoints' identities as they are now written down; which were another's before, or are no more.
+
+        What was told to those is forgotten: it says nothing of what who stands there now knows.
+        """
+        before = self._kept.identities
+        if before.of == now:
+            return set()
+        changed = {key for key, known in before.of.items() if now.get(key) != known}
+        told = tuple(key for key in self._kept.log if key[1:] in changed)
+        await self._write(Delta(Change(gone_log=told), identities=Identities(before.key, dict(now))))
+        return changed
+
     def fires(self, fingerprint: int, now: float) -> bool:
         """Whether an alert that was put down is there and has not ended."""
         alert = self._kept.alerts.get(fingerprint)
@@ -87,7 +110,9 @@ class Outbox:
 
     async def commit(self, change: Change) -> bool:
         """Write a change down, all of it or nothing. False: it is kept in memory alone, for now."""
-        return await self._write(Delta(change))
+        of = self._kept.identities.of
+        stamps = ((one.number, of.get((one.receiver, one.integration), "")) for one in change.notifications)
+        return await self._write(Delta(change, stamps=tuple(stamp for stamp in stamps if stamp[1])))
 
     async def delivered(self, *numbers: int) -> bool:
         """Strike notifications off, or dead letters that nobody wants any more."""

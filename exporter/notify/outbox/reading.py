@@ -17,7 +17,7 @@ from exporter.notify.outbox.codec import (
     decode_silence,
 )
 from exporter.notify.outbox.kept import Kept, Tried
-from exporter.notify.outbox.model import DeadLetter, LogEntry
+from exporter.notify.outbox.model import DeadLetter, Identities, LogEntry
 from exporter.storage.archive_file import BROKEN, FileError, translated
 
 _Row = TypeVar("_Row")
@@ -45,10 +45,20 @@ def read(connection: sqlite3.Connection) -> Found:
         kept.log[entry[:3]] = entry
     for silence in reader.rows("silence", "id, silence", lambda row: decode_silence(row[0], row[1])):
         kept.silences[silence.id] = silence
-    columns = "number, receiver, integration, group_key, group_labels, created_at, repeated, attempts, outcome, dead_at, alerts"
+    columns = "number, receiver, integration, group_key, group_labels, created_at, repeated, attempts, outcome, dead_at, alerts, identity"
     dead: list[DeadLetter] = []
-    for notification, tried, letter in reader.rows("notification", columns, _notification):
+    keys = list(reader.rows("hash_key", "key", lambda row: _hash_key(row[0])))
+    if keys:
+        of = reader.rows(
+            "endpoint",
+            "receiver, integration, identity",
+            lambda row: ((str(row[0]), str(row[1])), str(row[2])),
+        )
+        kept.identities = Identities(keys[0], dict(of))
+    for notification, tried, letter, identity in reader.rows("notification", columns, _notification):
         kept.next_number = max(kept.next_number, notification.number + 1)
+        if identity and keys:
+            kept.identity[notification.number] = identity
         if letter is not None:
             dead.append(letter)
         else:
@@ -72,8 +82,14 @@ def _entry(row: tuple[Any, ...]) -> LogEntry:
     )
 
 
-def _notification(row: tuple[Any, ...]) -> tuple[Notification, Tried | None, DeadLetter | None]:
-    number, receiver, integration, group_key, labels, created_at, repeated, attempts, outcome, dead_at, alerts = row  # fmt: skip
+def _hash_key(key: Any) -> bytes:
+    if not isinstance(key, bytes) or not 16 <= len(key) <= 64:
+        raise RowError("no key")
+    return key
+
+
+def _notification(row: tuple[Any, ...]) -> tuple[Notification, Tried | None, DeadLetter | None, str]:
+    number, receiver, integration, group_key, labels, created_at, repeated, attempts, outcome, dead_at, alerts, identity = row  # fmt: skip
     notification = Notification(
         int(number),
         str(receiver),
@@ -87,11 +103,12 @@ def _notification(row: tuple[Any, ...]) -> tuple[Notification, Tried | None, Dea
     if outcome is None:
         if dead_at is not None:
             raise RowError("dead, and nothing says of what")
-        return notification, None, None
+        return notification, None, None, str(identity)
     last = decode_outcome(outcome)
     if dead_at is not None:
-        return notification, None, DeadLetter(notification, last, int(attempts), float(dead_at))
-    return notification, Tried(notification.number, int(attempts), last), None
+        letter = DeadLetter(notification, last, int(attempts), float(dead_at))
+        return notification, None, letter, str(identity)
+    return notification, Tried(notification.number, int(attempts), last), None, str(identity)
 
 
 class _Reader:

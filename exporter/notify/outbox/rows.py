@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from exporter.notify.model import Alert, Notification
@@ -16,11 +16,11 @@ from exporter.notify.outbox.codec import (
     encode_silence,
 )
 from exporter.notify.outbox.kept import Delta, Kept, Tried
-from exporter.notify.outbox.model import DeadLetter, LogEntry
+from exporter.notify.outbox.model import DeadLetter, Identities, LogEntry
 from exporter.storage.archive_file import transaction
 
-_TABLES = ("notification", "log", "alert", "silence", "next")
-_NEW = "INSERT OR REPLACE INTO notification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_TABLES = ("notification", "log", "alert", "silence", "endpoint", "hash_key", "next")
+_NEW = "INSERT OR REPLACE INTO notification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def write(connection: sqlite3.Connection, deltas: Sequence[Delta]) -> None:
@@ -52,21 +52,29 @@ def write_anew(connection: sqlite3.Connection, kept: Kept) -> None:
             "INSERT INTO silence VALUES (?, ?)", ((one.id, encode_silence(one)) for one in saved.silences)
         )
         connection.executemany(
-            _NEW, (_row(one, known, tried=kept.tried.get(one.number)) for one in saved.pending)
+            _NEW,
+            (_row(one, known, kept.identity, tried=kept.tried.get(one.number)) for one in saved.pending),
         )
-        connection.executemany(_NEW, (_row(one.notification, known, dead=one) for one in saved.dead))
+        connection.executemany(
+            _NEW, (_row(one.notification, known, kept.identity, dead=one) for one in saved.dead)
+        )
+        _put_identities(connection, kept.identities)
         connection.execute("INSERT INTO next VALUES (1, ?)", (saved.next_number,))
 
 
 def _write(connection: sqlite3.Connection, delta: Delta, known: dict[int, str]) -> None:
     change = delta.change
     if change.notifications:
-        connection.executemany(_NEW, (_row(one, known) for one in change.notifications))
+        stamps = dict(delta.stamps)
+        connection.executemany(_NEW, (_row(one, known, stamps) for one in change.notifications))
         number = max(one.number for one in change.notifications) + 1
         connection.execute(
             "INSERT INTO next VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET number = max(number, excluded.number)",
             (number,),
         )
+    if delta.identities is not None:
+        connection.execute("DELETE FROM endpoint")
+        _put_identities(connection, delta.identities)
     _put_log(connection, change.log)
     connection.executemany(
         "DELETE FROM log WHERE group_key = ? AND receiver = ? AND integration = ?", change.gone_log
@@ -108,6 +116,13 @@ def _put_log(connection: sqlite3.Connection, entries: Sequence[LogEntry]) -> Non
     )
 
 
+def _put_identities(connection: sqlite3.Connection, identities: Identities) -> None:
+    connection.executemany(
+        "INSERT INTO endpoint VALUES (?, ?, ?)", ((*key, one) for key, one in identities.of.items())
+    )
+    connection.execute("INSERT OR REPLACE INTO hash_key VALUES (1, ?)", (identities.key,))
+
+
 def _put_alerts(connection: sqlite3.Connection, alerts: Sequence[Alert], known: dict[int, str]) -> None:
     def rows() -> Iterator[tuple[int, str]]:
         for alert in alerts:
@@ -122,6 +137,7 @@ def _put_alerts(connection: sqlite3.Connection, alerts: Sequence[Alert], known: 
 def _row(
     notification: Notification,
     known: dict[int, str],
+    identity: Mapping[int, str],
     *,
     tried: Tried | None = None,
     dead: DeadLetter | None = None,
@@ -139,6 +155,7 @@ def _row(
         None if last is None else encode_outcome(last.outcome),
         None if dead is None else dead.at,
         encode_alerts(notification.alerts, known),
+        identity.get(notification.number, ""),
     )
 
 

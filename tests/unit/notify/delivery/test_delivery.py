@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -77,7 +77,12 @@ class Rig:
     """Delivery to some endpoints by their receivers' names, over an outbox in memory."""
 
     def __init__(
-        self, endpoints: dict[str, Endpoint], pace: Pace, give_up_after: float, outbox: Outbox
+        self,
+        endpoints: dict[str, Endpoint],
+        pace: Pace,
+        give_up_after: float,
+        outbox: Outbox,
+        identities: Mapping[tuple[str, str], str] | None = None,
     ) -> None:
         self.outbox = outbox
         self.block = Block()
@@ -86,6 +91,7 @@ class Rig:
         self.delivery = Delivery(
             {(name, "webhook[0]"): endpoint for name, endpoint in endpoints.items()},
             self.outbox,
+            identities=identities,
             give_up_after=give_up_after,
             context=lambda: Context("http://box:9108", 1000.0),
             metrics=NotifyMetrics(self.block),
@@ -108,9 +114,13 @@ class Rig:
 
 @asynccontextmanager
 async def rigged(
-    pace: Pace = FAST, give_up_after: float = 1000.0, outbox: Outbox | None = None, **endpoints: Endpoint
+    pace: Pace = FAST,
+    give_up_after: float = 1000.0,
+    outbox: Outbox | None = None,
+    identities: Mapping[tuple[str, str], str] | None = None,
+    **endpoints: Endpoint,
 ) -> AsyncIterator[Rig]:
-    rig = Rig(endpoints, pace, give_up_after, outbox or Outbox.in_memory())
+    rig = Rig(endpoints, pace, give_up_after, outbox or Outbox.in_memory(), identities)
     task = asyncio.create_task(rig.delivery.run())
     try:
         yield rig
@@ -177,6 +187,76 @@ async def test_a_refused_one_becomes_a_dead_letter_that_can_be_sent_again() -> N
             await until(lambda: not rig.outbox.load().pending)
             assert rig.outbox.dead() == () and rig.value("notifications_dead_letters") == 0
     assert [(one["event"], one["answer"]) for one in logs] == [("notification_dead", "no such channel")]
+
+
+A, B = "identity of a", "identity of b"
+KEY = ("r", "webhook[0]")
+
+
+async def test_what_was_for_the_endpoint_that_stood_in_a_place_before_does_not_go_to_the_one_that_stands_there_now(
+    tmp_path: Path,
+) -> None:
+    outbox = Outbox.open(tmp_path / "notify.db")
+    assert await outbox.changed_identities({KEY: A}) == set()
+    await outbox.commit(Change((notification(1), notification(2))))
+    await outbox.bury(2, REFUSED, 1)
+    await outbox.close()
+    outbox = Outbox.open(tmp_path / "notify.db")
+    assert await outbox.changed_identities({KEY: B}) == {KEY}
+    endpoint = Endpoint()
+    async with rigged(outbox=outbox, identities={KEY: B}, r=endpoint) as rig:
+        rig.delivery.take(outbox.load().pending)
+        await rig.put(notification(3))
+        await until(lambda: not outbox.load().pending and len(outbox.dead()) == 2)
+        assert endpoint.attempts == [3]
+        assert outbox.dead()[1].outcome.detail == "its endpoint is not configured any more"
+        assert not await rig.delivery.resend(1) and not await rig.delivery.resend(2)
+        assert len(outbox.dead()) == 2
+
+
+async def test_when_another_endpoint_takes_a_place_what_waits_there_does_not_go_to_it() -> None:
+    a, b = Endpoint(), Endpoint()
+    a.gate.clear()
+    outbox = Outbox.in_memory()
+    await outbox.changed_identities({KEY: A})
+    async with rigged(PATIENT, outbox=outbox, identities={KEY: A}, r=a) as rig:
+        await rig.put(notification(1), notification(2))
+        await until(lambda: a.attempts == [1])
+        await outbox.changed_identities({KEY: B})
+        await rig.delivery.replace({KEY: b}, {KEY: B})
+        await rig.put(notification(3))
+        await until(lambda: b.got == [3])
+        a.gate.set()
+        await until(lambda: a.closed == 1 and not outbox.load().pending)
+        assert (a.got, b.attempts) == ([1], [3])
+        assert [letter.notification.number for letter in outbox.dead()] == [2]
+        await until(lambda: rig.value("notifications_pending") == 0)
+
+
+async def test_new_settings_of_the_same_endpoint_leave_it_what_waits() -> None:
+    old, new = Endpoint(BUSY), Endpoint()
+    outbox = Outbox.in_memory()
+    await outbox.changed_identities({KEY: A})
+    async with rigged(PATIENT, outbox=outbox, identities={KEY: A}, r=old) as rig:
+        await rig.put(notification(1))
+        await until(lambda: outbox.attempts(1) == 1)
+        await rig.delivery.replace({KEY: new}, {KEY: A})
+        await until(lambda: new.got == [1])
+
+
+async def test_what_comes_while_an_old_receiver_is_slow_to_close_finds_its_endpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker, "CLOSE_SECONDS", 0.05)
+    old, new = Endpoint(), Endpoint()
+    old.close_hangs = True
+    async with rigged(r=old) as rig:
+        replacing = asyncio.create_task(rig.delivery.replace({KEY: Endpoint(), ("new", "webhook[0]"): new}))
+        await until(lambda: old.closed == 1)
+        await rig.put(notification(1, receiver="new"))
+        await replacing
+        await until(lambda: new.got == [1])
+        assert [one.receiver for one in rig.delivery.status()] == ["r", "new"]
 
 
 async def test_a_dead_letter_whose_endpoint_is_gone_stays() -> None:

@@ -145,6 +145,49 @@ async def test_a_dead_letter_is_revived_as_new(path: Path) -> None:
     assert (await reopened(outbox, path)).pending == (notification(1),)
 
 
+async def test_each_notification_knows_the_endpoint_that_it_is_for_over_restarts(path: Path) -> None:
+    key, other = ("r", "webhook[0]"), ("r", "webhook[1]")
+    outbox = Outbox.open(path)
+    hash_key = outbox.identity_key
+    await outbox.commit(Change((notification(1),)))
+    assert await outbox.changed_identities({key: "a", other: "o"}) == set(), "before, nobody knew"
+    await outbox.commit(
+        Change((notification(2), notification(3)), (ENTRY, ENTRY._replace(integration="webhook[1]")))
+    )
+    await outbox.bury(3, REFUSED)
+    await outbox.close()
+    outbox = Outbox.open(path)
+    assert outbox.identity_key == hash_key
+    assert [outbox.identity(n) for n in (1, 2, 3)] == ["", "a", "a"]
+    assert await outbox.changed_identities({key: "b", other: "o"}) == {key}
+    assert await outbox.changed_identities({key: "b", other: "o"}) == set()
+    assert [entry.integration for entry in outbox.load().log] == ["webhook[1]"], "b was told of nothing"
+    await outbox.commit(Change((notification(4),)))
+    await outbox.delivered(2)
+    for one in path.parent.iterdir():
+        one.unlink()
+    await outbox.commit(Change())
+    await reopened(outbox, path)
+    outbox = Outbox.open(path)
+    assert outbox.identity_key == hash_key, "also after all was written anew"
+    assert [outbox.identity(n) for n in (1, 2, 3, 4)] == ["", "", "a", "b"]
+    assert await outbox.changed_identities({key: "b"}) == {other}, "who is no more"
+    await outbox.close()
+
+
+async def test_without_the_key_of_the_hash_nobody_claims_to_know_an_endpoint(path: Path) -> None:
+    outbox = Outbox.open(path)
+    await outbox.changed_identities({("r", "webhook[0]"): "a"})
+    await outbox.commit(Change((notification(1),)))
+    await outbox.close()
+    with sqlite3.connect(path) as other:
+        other.execute("DELETE FROM hash_key")
+    other.close()
+    outbox = Outbox.open(path)
+    assert outbox.load().pending == (notification(1),) and outbox.identity(1) == ""
+    await outbox.close()
+
+
 async def test_dead_letters_are_bounded_by_number_and_by_alerts(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
