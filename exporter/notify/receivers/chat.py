@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import structlog
+
 from exporter.errors import ConfigError
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import (
@@ -20,9 +22,11 @@ from exporter.notify.config.receivers import (
 from exporter.notify.message import compose
 from exporter.notify.model import Context, Notification, Outcome, Receiver
 from exporter.notify.receivers import chat_bots
-from exporter.notify.receivers.http import HttpClient, SessionFactory, Transport, open_session
+from exporter.notify.receivers.http import Answer, HttpClient, SessionFactory, Transport, open_session
 from exporter.notify.receivers.masking import Masker
 from exporter.notify.runbook import shipped_actions
+
+log = structlog.get_logger(__name__)
 
 KINDS = frozenset(
     {
@@ -44,9 +48,13 @@ KINDS = frozenset(
 class ChatReceiver:
     """One group's bot at a chat service that takes a JSON document."""
 
-    def __init__(self, bot: chat_bots.Bot, client: HttpClient, *, send_resolved: bool) -> None:
+    def __init__(
+        self, bot: chat_bots.Bot, client: HttpClient, *, send_resolved: bool, place: str = "chat"
+    ) -> None:
         self._bot = bot
         self._client = client
+        self._place = place
+        self._puzzled = False
         self._send_resolved = send_resolved
 
     @property
@@ -70,11 +78,24 @@ class ChatReceiver:
         url, body = self._bot.write(message, context.now)
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = {"Content-Type": "application/json; charset=utf-8"}
-        return self._bot.judge(await self._client.post(url, data, headers, now=context.now))
+        answer = await self._client.post(url, data, headers, now=context.now)
+        self._wonder_at(answer)
+        return self._bot.judge(answer)
 
     async def close(self) -> None:
         """Let connections go."""
         await self._client.close()
+
+    def _wonder_at(self, answer: Answer) -> None:
+        """Say so once when answers begin to be such as the service does not give: a proxy may give them."""
+        if answer.code is None or answer.code >= 300:
+            return
+        puzzled, self._puzzled = self._puzzled, self._bot.is_puzzling(answer)
+        if self._puzzled and not puzzled:
+            log.warning(
+                "answer_not_understood", receiver=self._place, kind=self.kind, code=answer.code, answer=answer.text,
+                advice="the message counts as delivered; look whether it is there, and who answers at this address",
+            )  # fmt: skip
 
 
 def build_chat(endpoint: Endpoint, session_factory: SessionFactory = open_session) -> Receiver:
@@ -83,15 +104,16 @@ def build_chat(endpoint: Endpoint, session_factory: SessionFactory = open_sessio
     Raises:
         ConfigError: apprise is missing, or does not take the address.
     """
+    place = f"{endpoint.receiver}/{endpoint.integration}"
     if isinstance(endpoint.options, EmailOptions):
         from exporter.notify.receivers.email import EmailReceiver
 
-        place = f"{endpoint.receiver}/{endpoint.integration}"
         return EmailReceiver(endpoint.options, send_resolved=endpoint.send_resolved, place=place)
     bot, secrets = _bot(endpoint)
     if bot is not None:
         transport = Transport(timeout=endpoint.options.timeout, masker=Masker(secrets[1:], secrets[:1]))
-        return ChatReceiver(bot, HttpClient(transport, session_factory), send_resolved=endpoint.send_resolved)
+        client = HttpClient(transport, session_factory)
+        return ChatReceiver(bot, client, send_resolved=endpoint.send_resolved, place=place)
     from exporter.notify.receivers.apprise import build_apprise
 
     return build_apprise(endpoint)

@@ -43,12 +43,52 @@ Write = Callable[[Message, float], tuple[str, object]]
 class Bot:
     """How one service is spoken to.
 
-    `write` makes address and JSON body of a message at a time (unix seconds); `judge` says what an answer means.
+    `write` makes address and JSON body of a message at a time (unix seconds). `names`: under which of them a body holds a
+    code of its own; none: it holds none. `later`: the codes that do not mean "never".
     """
 
     kind: str
     write: Write = field(repr=False)
-    judge: Callable[[Answer], Outcome]
+    names: tuple[str, ...] = ()
+    later: frozenset[int] = frozenset()
+
+    def judge(self, answer: Answer) -> Outcome:
+        """What an answer means.
+
+        A 2xx that does not say what became of the message (such as one that was cut off) is taken at its word: another
+        attempt would be another message, and the next one.
+        """
+        outcome = outcome_of(answer, self.kind)
+        code, words = self._own_code(answer)
+        if self.is_puzzling(answer):
+            return outcome._replace(detail=f"{outcome.detail}, but not as {self.kind} does")
+        if not code:
+            return outcome
+        if code in self.later or any(sign in words for sign in _TOO_OFTEN):
+            return outcome._replace(
+                result="retry",
+                detail=f"{self.kind} answered code {code}: later",
+                retry_after=outcome.retry_after or PAUSE_SECONDS,
+            )
+        if outcome.result == "retry":
+            return outcome
+        return outcome._replace(result="refused", detail=f"{self.kind} refused it with code {code}")
+
+    def is_puzzling(self, answer: Answer) -> bool:
+        """Whether it is a 2xx that lacks what the service says in its own."""
+        good = answer.code is not None and 200 <= answer.code < 300
+        return good and bool(self.names) and self._own_code(answer)[0] is None
+
+    def _own_code(self, answer: Answer) -> tuple[int | None, str]:
+        try:
+            said = json.loads(answer.body) if self.names else None
+        except (ValueError, RecursionError):
+            return None, ""
+        if not isinstance(said, dict):
+            return None, ""
+        codes = [said[name] for name in self.names if type(said.get(name)) is int]
+        words = str(said.get("errmsg") or said.get("msg") or said.get("StatusMessage") or "")
+        return (codes[0] if codes else None), words.lower()
 
 
 def slack(url: str, look: Mapping[str, str]) -> Bot:
@@ -70,7 +110,7 @@ def slack(url: str, look: Mapping[str, str]) -> Bot:
             attachment["title_link"] = message.console
         return url, {name: value for name, value in look.items() if value} | {"attachments": [attachment]}
 
-    return Bot("slack", write, lambda answer: outcome_of(answer, "slack"))
+    return Bot("slack", write)
 
 
 def feishu(url: str, secret: str | None) -> Bot:
@@ -93,7 +133,7 @@ def feishu(url: str, secret: str | None) -> Bot:
             body |= {"sign": b64encode(hmac.digest(key, b"", sha256)).decode(), "timestamp": seconds}
         return url, body
 
-    return Bot("feishu", write, lambda answer: _judge(answer, "feishu", ("code", "StatusCode"), {11232}))
+    return Bot("feishu", write, ("code", "StatusCode"), frozenset({11232}))
 
 
 def dingtalk(url: str, secret: str | None) -> Bot:
@@ -109,9 +149,7 @@ def dingtalk(url: str, secret: str | None) -> Bot:
         query = urlencode({"timestamp": milliseconds, "sign": sign})
         return f"{url}{'&' if '?' in url else '?'}{query}", body
 
-    return Bot(
-        "dingtalk", write, lambda answer: _judge(answer, "dingtalk", ("errcode",), {-1, 90030, 130101})
-    )
+    return Bot("dingtalk", write, ("errcode",), frozenset({-1, 90030, 130101}))
 
 
 def wecom(url: str) -> Bot:
@@ -121,39 +159,4 @@ def wecom(url: str) -> Bot:
         text = render(message, ROBOT_MARKDOWN, Limit(WECOM_BYTES, octets), title=True)
         return url, {"msgtype": "markdown", "markdown": {"content": text}}
 
-    return Bot("wecom", write, lambda answer: _judge(answer, "wecom", ("errcode",), {-1, 45009, 45033}))
-
-
-def _judge(answer: Answer, who: str, names: tuple[str, ...], later: set[int]) -> Outcome:
-    """What a body that holds a code of its own means; a 2xx without one came from somebody else, such as a proxy."""
-    outcome = outcome_of(answer, who)
-    code, words = _own_code(answer.body, names)
-    if code is None:
-        if outcome.result == "delivered":
-            return outcome._replace(
-                result="retry", detail=f"{who} answered {answer.code}, but not as {who} does"
-            )
-        return outcome
-    if code == 0:
-        return outcome
-    if code in later or any(sign in words for sign in _TOO_OFTEN):
-        return outcome._replace(
-            result="retry",
-            detail=f"{who} answered code {code}: later",
-            retry_after=outcome.retry_after or PAUSE_SECONDS,
-        )
-    if outcome.result == "retry":
-        return outcome
-    return outcome._replace(result="refused", detail=f"{who} refused it with code {code}")
-
-
-def _own_code(body: bytes, names: tuple[str, ...]) -> tuple[int | None, str]:
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return None, ""
-    if not isinstance(said, dict):
-        return None, ""
-    codes = [said[name] for name in names if type(said.get(name)) is int]
-    words = str(said.get("errmsg") or said.get("msg") or said.get("StatusMessage") or "")
-    return (codes[0] if codes else None), words.lower()
+    return Bot("wecom", write, ("errcode",), frozenset({-1, 45009, 45033}))

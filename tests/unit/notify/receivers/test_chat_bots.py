@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from structlog.testing import capture_logs
 
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import (
@@ -151,11 +152,11 @@ ANSWERS = [
     ("feishu", 200, {"code": 11246, "msg": "card content exceeds limit"}, "refused", None),
     ("feishu", 200, {"code": 99991400, "msg": "request trigger frequency limit"}, "retry", 60),
     ("wecom", 200, {"errcode": 93000, "errmsg": "invalid webhook url"}, "refused", None),
-    ("wecom", 200, "<html>Log in to the guests' network</html>", "retry", None),
+    ("wecom", 200, "<html>Log in to the guests' network</html>", "delivered", None),
     ("wecom", 502, "<html>Bad gateway</html>", "retry", None),
     ("dingtalk", 404, "not here", "refused", None),
-    ("feishu", 200, {"code": True}, "retry", None),
-    ("feishu", 200, [], "retry", None),
+    ("feishu", 200, {"code": True}, "delivered", None),
+    ("feishu", 200, [], "delivered", None),
 ]
 
 
@@ -178,6 +179,27 @@ async def test_an_answer_is_judged_by_what_it_says_and_not_by_its_code_alone(
         make_notification(), context
     )
     assert (outcome.result, outcome.code, outcome.retry_after) == (result, code, pause)
+
+
+async def test_an_answer_that_is_not_understood_is_told_of_once_and_not_asked_for_again(
+    start: Any,
+    receiver: Build,
+    make_notification: Callable[..., Notification],
+    context: Context,
+    respond: Callable[..., bytes],
+) -> None:
+    whole = respond(200, '{"errcode":0,"errmsg":"ok"}')
+    cut_off = respond(200, '{"errcode":0,"errm')
+    endpoint = await start(cut_off, cut_off, whole, cut_off)
+    wecom = receiver("wecom", WecomOptions.model_validate(wrapped(endpoint.url)))
+    with capture_logs() as logged:
+        outcomes = [await wecom.send(make_notification(), context) for _ in range(4)]
+    assert [outcome.result for outcome in outcomes] == ["delivered"] * 4
+    assert outcomes[0].detail == "wecom answered 200, but not as wecom does"
+    assert [entry["event"] for entry in logged] == ["answer_not_understood"] * 2, (
+        "once for each time it begins"
+    )
+    assert (logged[0]["log_level"], logged[0]["receiver"]) == ("warning", "people/wecom[0]")
 
 
 async def test_no_outcome_shows_the_address_or_the_secret(
