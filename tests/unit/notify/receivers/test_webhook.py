@@ -64,15 +64,6 @@ async def test_a_storm_is_cut_off_at_a_thousand_alerts_and_counted(
     assert len(server.requests[1].json["alerts"]) == 1500
 
 
-@pytest.mark.parametrize(
-    ("http_config", "header"),
-    [
-        ({"basic_auth": {"username": "u", "password": "pässword"}}, "Basic dTpww6Rzc3dvcmQ="),
-        ({"authorization": {"type": "Token", "credentials": "abc"}}, "Token abc"),
-        ({"authorization": {"credentials": "abc\n"}}, "Bearer abc"),
-        ({"bearer_token": "tok"}, "Bearer tok"),
-    ],
-)
 @pytest.mark.parametrize("options", [{}, {"body": "{{ alerts | length }}"}])
 @pytest.mark.parametrize(("count", "in_loop"), [(3, True), (1000, False)])
 async def test_the_payload_of_a_storm_is_made_beside_the_loop(
@@ -100,6 +91,15 @@ async def test_the_payload_of_a_storm_is_made_beside_the_loop(
     assert (threads == {threading.get_ident()}) is in_loop
 
 
+@pytest.mark.parametrize(
+    ("http_config", "header"),
+    [
+        ({"basic_auth": {"username": "u", "password": "pässword"}}, "Basic dTpww6Rzc3dvcmQ="),
+        ({"authorization": {"type": "Token", "credentials": "abc"}}, "Token abc"),
+        ({"authorization": {"credentials": "abc\n"}}, "Bearer abc"),
+        ({"bearer_token": "tok"}, "Bearer tok"),
+    ],
+)
 async def test_it_says_who_it_is(
     start: Start,
     make_notification: Callable[..., Notification],
