@@ -24,10 +24,9 @@ _TOKEN = re.compile(
     rf'|(?P<quoted>"(?:[^"\\]|\\.)*")|(?P<word>[^{_RESERVED_CLASS}]+)',
     re.DOTALL,
 )
-_CLASSIC = re.compile(
-    r"[\t\n\f\r ]*(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)[\t\n\f\r ]*(?P<op>=~|=|!=|!~)[\t\n\f\r ]*(?P<value>.*?)[\t\n\f\r ]*",
-    re.DOTALL,
-)
+_BLANK = "\t\n\f\r "
+_CLASSIC = re.compile(rf"[{_BLANK}]*(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)[{_BLANK}]*(?P<op>=~|=|!=|!~)")
+"""What stands before a value. The value itself is taken by hand: `.*?` before blanks is quadratic."""
 
 
 class MatcherError(ValueError):
@@ -138,10 +137,10 @@ def parse_classic(text: str) -> tuple[Matcher, ...]:
 
 def parse_classic_one(text: str) -> Matcher:
     """One matcher in the classic notation, in which a comma is a character like others; MatcherError."""
-    match = _CLASSIC.fullmatch(text)
+    match = _CLASSIC.match(text)
     if match is None:
         raise MatcherError(f"no matcher: {shortened(text)}")
-    raw = match["value"]
+    raw = text[match.end() :].strip(_BLANK)
     quoted = raw.startswith('"')
     raw = raw.removeprefix('"')
     value = ""

@@ -24,8 +24,12 @@ __all__ = [
     "MatcherError", "check", "fits", "matches", "ordered", "parse_matcher", "parse_matchers", "show", "show_all",
 ]  # fmt: skip
 
+LONGEST = 65_536
+"""Characters of matchers in a text: whoever asks the API must not keep it busy with longer ones."""
 _REMEMBERED = 1024
 """Values whose verdict each regular expression remembers."""
+_REMEMBERED_CHARACTERS = 1024
+"""Longer values are not remembered: somebody else chooses them, and they would be kept for as long as the expression."""
 
 _ORDER: dict[str, int] = {"=": 0, "!=": 1, "=~": 2, "!~": 3}
 
@@ -36,7 +40,7 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
     As Alertmanager does it by default: the UTF-8 notation, the classic one where the text is none of that, and also
     where the two understand it differently.
     """
-    _check_utf8(text)
+    _check_text(text)
     try:
         return tuple(check(matcher) for matcher in parse_classic(text))
     except MatcherError:
@@ -47,7 +51,7 @@ def parse_matcher(text: str) -> Matcher:
     """The one matcher of a text without braces, as the API's filters have it; MatcherError."""
     if text.startswith("{") or text.endswith("}"):
         raise MatcherError(f"unexpected open or close brace: {shortened(text)}")
-    _check_utf8(text)
+    _check_text(text)
     try:
         return check(parse_classic_one(text))
     except MatcherError:
@@ -134,14 +138,18 @@ def _remembering(pattern: Any, negative: bool) -> Callable[[str], bool]:
     def accepts(value: str) -> bool:
         verdict = known.get(value)
         if verdict is None:
-            if len(known) >= _REMEMBERED:
-                known.clear()
-            verdict = known[value] = (search(value) is not None) != negative
+            verdict = (search(value) is not None) != negative
+            if len(value) <= _REMEMBERED_CHARACTERS:
+                if len(known) >= _REMEMBERED:
+                    known.clear()
+                known[value] = verdict
         return verdict
 
     return accepts
 
 
-def _check_utf8(text: str) -> None:
+def _check_text(text: str) -> None:
+    if len(text) > LONGEST:
+        raise MatcherError(f"longer than {LONGEST} characters: {shortened(text)}")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise MatcherError("the text is not valid UTF-8")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+import tracemalloc
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.notify.matchers import (
+    LONGEST,
     MatcherError,
     fits,
     matches,
@@ -108,6 +114,38 @@ def test_printed_as_alertmanager_prints():
 def test_ordered_by_name_value_and_operator():
     mixed = parse_matchers('b="1",a=~"2",a="2",a!="1"')
     assert show_all(ordered(mixed)) == '{a!="1",a="2",a=~"2",b="1"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['a="' + " " * 60_000 + "x", "a=" + " " * 30_000 + "x" + " " * 30_000 + "x", "a" + " " * 60_000 + "="],
+)
+@pytest.mark.parametrize("parse", [parse_matcher, parse_matchers])
+def test_a_text_of_blanks_takes_no_time(parse: Callable[[str], object], text: str):
+    began = time.process_time()
+    with contextlib.suppress(MatcherError):
+        parse(text)
+    assert time.process_time() - began < 1.0  # it took seven seconds once
+
+
+@pytest.mark.parametrize("parse", [parse_matcher, parse_matchers])
+def test_a_text_has_its_limit(parse: Callable[[str], object]):
+    parse("a=" + "x" * (LONGEST - 2))
+    with pytest.raises(MatcherError, match="longer than 65536 characters: a=xxx"):
+        parse("a=" + "x" * (LONGEST - 1))
+
+
+def test_long_values_are_judged_and_not_remembered():
+    matchers = parse_matchers('long=~"x+"')
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(500):
+            assert fits(matchers, {"long": "x" * (20_000 + number)})
+            assert not fits(matchers, {"long": "x" * (20_000 + number) + "y"})
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
