@@ -23,7 +23,7 @@ from exporter.notify.message import Message, Tone, compose
 from exporter.notify.model import Context, Notification, Outcome
 from exporter.notify.receivers.apprise_answers import Head, heard
 from exporter.notify.receivers.apprise_log import Entry, outcome_from_log
-from exporter.notify.receivers.blocking import BusyError, Threads
+from exporter.notify.receivers.blocking import SPARE_SECONDS, Threads
 from exporter.notify.receivers.masking import Masker
 from exporter.notify.rendering import (
     CARD_MARKDOWN,
@@ -92,7 +92,7 @@ class AppriseReceiver:
         self._kind = kind
         self._target = target
         self._send_resolved = send_resolved
-        self._timeout = seconds
+        self._seconds = seconds
         self._threads = Threads(f"notify-{kind}")
         rest = target.url.partition("://")[2]
         tokens = [part for part in re.split(r"[/?&=@:,]+", rest) if len(part) >= 6]
@@ -113,19 +113,22 @@ class AppriseReceiver:
     @property
     def timeout(self) -> float:
         """Longest time in seconds of one attempt."""
-        return self._timeout
+        return self._seconds + SPARE_SECONDS
 
     async def send(self, notification: Notification, context: Context) -> Outcome:
-        """One attempt. One that takes too long is given up, and may arrive all the same."""
+        """One attempt. One that takes too long is given up, and may arrive all the same; one that was answered has arrived."""
         message = compose(notification, context, actions=shipped_actions())
         heads: list[Head] = []
-        try:
-            sent, said = await self._threads.call(lambda: self._notify(message, heads), self._timeout)
-        except TimeoutError:
-            return Outcome("retry", f"{self._kind} gave no answer within {self._timeout:g} s")
-        except BusyError:
-            return Outcome("retry", f"earlier attempts at {self._kind} still hang")
-        return outcome_from_log(said, heads, self._kind, self._masker, sent=sent, now=context.now)
+
+        def work() -> Outcome:
+            sent, said = self._notify(message, heads)
+            return outcome_from_log(said, heads, self._kind, self._masker, sent=sent, now=context.now)
+
+        def answered() -> Outcome | None:
+            code = heads[-1].code if heads and heads[-1].is_good else None
+            return Outcome("delivered", f"{self._kind} answered {code}", code) if code else None
+
+        return await self._threads.attempt(work, self._seconds, self._kind, at_least=answered)
 
     async def close(self) -> None:
         """Nothing to let go: apprise keeps no connections."""
@@ -136,7 +139,7 @@ class AppriseReceiver:
 
         style = self._style
         service = apprise.Apprise(asset=_asset())
-        service.add(_plugin(self._target, self._timeout))
+        service.add(_plugin(self._target, self._seconds))
         said: list[Entry] = []
         with heard(heads):
             result = service.notify(

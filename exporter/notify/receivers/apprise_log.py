@@ -77,6 +77,8 @@ def outcome_from_log(
             )
         return outcome
     text = "\n".join(entry.text for entry in said)
+    if last.is_good and any(sign in text.lower() for sign in _SOCKET):
+        return Outcome("delivered", f"{who} answered {last.code}, but not to the end", last.code)
     for sign, words in _PROBLEMS:
         if sign in text:
             return Outcome("retry", f"no connection to {who}: {words}")

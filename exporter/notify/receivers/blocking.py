@@ -11,10 +11,15 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from exporter.notify.model import Outcome
+
 T = TypeVar("T")
 
 THREADS = 8
 """Most calls of one endpoint at once, those included that nobody waits for any more."""
+
+SPARE_SECONDS = 1.0
+"""So much later than we ourselves whoever enforces our limit from outside may give an attempt up."""
 
 
 class BusyError(Exception):
@@ -64,3 +69,22 @@ class Threads:
         threading.Thread(target=run, name=self._name, daemon=True).start()
         async with asyncio.timeout(within):
             return await done
+
+    async def attempt(
+        self,
+        work: Callable[[], Outcome],
+        within: float,
+        who: str,
+        *,
+        at_least: Callable[[], Outcome | None] = lambda: None,
+    ) -> Outcome:
+        """What an attempt at `who` came to.
+
+        Where it takes longer than `within` seconds, what it came to `at_least`: it may arrive all the same.
+        """
+        try:
+            return await self.call(work, within)
+        except TimeoutError:
+            return at_least() or Outcome("retry", f"{who} gave no answer within {within:g} s")
+        except BusyError:
+            return Outcome("retry", f"earlier attempts at {who} still hang")

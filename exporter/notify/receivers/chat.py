@@ -70,7 +70,7 @@ class ChatReceiver:
     @property
     def timeout(self) -> float:
         """Longest time in seconds of one attempt."""
-        return self._client.transport.timeout
+        return self._client.longest
 
     async def send(self, notification: Notification, context: Context) -> Outcome:
         """One attempt."""

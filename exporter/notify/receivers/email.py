@@ -18,7 +18,7 @@ from exporter.notify.config.receivers import EmailOptions
 from exporter.notify.message import compose
 from exporter.notify.model import Context, Notification, Outcome
 from exporter.notify.receivers import mail
-from exporter.notify.receivers.blocking import BusyError, Threads
+from exporter.notify.receivers.blocking import SPARE_SECONDS, Threads
 from exporter.notify.receivers.masking import Masker, basic
 from exporter.notify.receivers.transport import tls_of
 from exporter.notify.runbook import shipped_actions
@@ -63,7 +63,7 @@ class EmailReceiver:
     @property
     def timeout(self) -> float:
         """Longest time in seconds of one attempt."""
-        return self._options.timeout
+        return self._most + SPARE_SECONDS
 
     async def send(self, notification: Notification, context: Context) -> Outcome:
         """One attempt. One that takes too long is given up, and may arrive all the same."""
@@ -72,15 +72,15 @@ class EmailReceiver:
         written = mail.write(
             message, notification, sender=self._sender, to=self._to, headers=headers, now=context.now
         )
-        try:
-            return await self._threads.call(lambda: self._deliver(written), self.timeout)
-        except TimeoutError:
-            return Outcome("retry", f"{self._place} gave no answer within {self.timeout:g} s")
-        except BusyError:
-            return Outcome("retry", f"earlier attempts at {self._place} still hang")
+        return await self._threads.attempt(lambda: self._deliver(written), self._most, self._place)
 
     async def close(self) -> None:
         """Nothing to let go: each mail has a connection of its own."""
+
+    @property
+    def _most(self) -> float:
+        """Goodbye comes when the mail is taken: it must not cost the attempt."""
+        return self._options.timeout + QUIT_SECONDS
 
     @property
     def _place(self) -> str:
@@ -121,7 +121,7 @@ class EmailReceiver:
 
     def _connect(self) -> smtplib.SMTP:
         hello = self._options.hello or None
-        seconds = self.timeout
+        seconds = self._options.timeout
         if self._implicit_tls:
             server: smtplib.SMTP = _Implicit(self._tls, self._options.tls_config.server_name, hello, seconds)
         else:

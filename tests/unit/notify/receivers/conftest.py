@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from exporter.notify.model import Alert, Context, Notification
+from exporter.notify.config.model import Endpoint
+from exporter.notify.config.receivers import KINDS
+from exporter.notify.model import Alert, Context, Notification, Receiver
+from exporter.notify.receivers.build import build
 
 Misbehave = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 NOW = 1_700_000_000.0
+WORKFLOWS = "flow.example:443"
 
 
 @dataclass
@@ -145,3 +150,44 @@ def context() -> Context:
 def respond() -> Callable[..., bytes]:
     """`respond(429, "slow down", Retry_After="3")`: the bytes of an answer."""
     return response
+
+
+@pytest.fixture
+async def reach(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Receiver]]:
+    """A receiver of any kind that speaks HTTP, whose messages end up at a URL: `reach("slack", url, timeout="1s")`."""
+    made: list[Receiver] = []
+
+    def one(kind: str, url: str, **more: Any) -> Receiver:
+        hook = {"webhook_url": f"{url}/hook/t0ken-t0ken"}
+        options: dict[str, dict[str, Any]] = {
+            "webhook": {"url": url},
+            "alertmanager": {"urls": [url]},
+            "pagerduty": {"routing_key": "R0123456789", "url": f"{url}/v2/enqueue"},
+            "slack": {"api_url": url},
+            "feishu": hook,
+            "dingtalk": hook,
+            "wecom": hook,
+            "telegram": {"bot_token": "123456789:AAbbCCddEEffGGhhIIjjKKllMMnnOOppQQr", "chat_id": -1001, "api_url": url},
+            "discord": {"webhook_url": "https://discord.com/api/webhooks/4242424242/w3bh00k-t0ken"},
+            "msteamsv2": {"webhook_url": f"https://{WORKFLOWS}/workflows/w0rkfl0w/triggers/manual/paths/invoke?sig=s1gnature"},
+            "apprise": {"url": url.replace("http://", "json://")},
+        }  # fmt: skip
+        if kind == "discord":
+            from apprise.plugins.discord import NotifyDiscord
+
+            monkeypatch.setattr(NotifyDiscord, "notify_url", f"{url}/api/webhooks")
+        if kind == "msteamsv2":
+            import requests
+            from apprise.plugins.workflows import NotifyWorkflows
+
+            def plain(to: str, post: Any = requests.post, **values: Any) -> Any:
+                return post(to.replace(f"https://{WORKFLOWS}", url), **values)
+
+            monkeypatch.setattr(sys.modules[NotifyWorkflows.__module__].requests, "post", plain)
+        model = KINDS[kind].model_validate({**options[kind], **more})
+        made.append(build(Endpoint("people", f"{kind}[0]", kind, True, model)))
+        return made[-1]
+
+    yield one
+    for receiver in made:
+        await receiver.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import email
 import email.policy
@@ -337,6 +338,15 @@ async def test_a_mail_that_was_taken_stays_taken_whatever_the_server_says_at_the
     sink = start(replies={"quit": goodbye})
     assert (await receiver(sink.port).send(make_notification(), context)).result == "delivered"
     assert len(sink.mails) == 1
+
+
+async def test_a_server_that_is_slow_to_say_goodbye_is_not_sent_the_mail_again(
+    start: Any, make_notification: Callable[..., Notification], context: Context
+) -> None:
+    sink = start(replies={"quit": ""})
+    sender = receiver(sink.port, timeout="300ms")
+    async with asyncio.timeout(sender.timeout):  # as delivery does
+        assert (await sender.send(make_notification(), context)).result == "delivered"
 
 
 async def test_a_server_that_is_not_there_or_says_nothing_may_be_tried_again(
