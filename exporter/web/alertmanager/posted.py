@@ -18,6 +18,8 @@ from exporter.web.alertmanager.model import ApiRefused
 
 MISTAKES = 20
 """So many mistakes of one request are told; the rest is counted."""
+ALERT_BYTES = 65_536
+"""Of labels, annotations and the link of one alert: alerts are kept, and so is each notification of them."""
 _OPERATORS: Mapping[tuple[bool, bool], Literal["=", "!=", "=~", "!~"]] = {
     (True, False): "=",
     (False, False): "!=",
@@ -67,6 +69,12 @@ def _alert(entry: Any, *, now: float, resolve_timeout: float) -> Alert:
     if not labels:
         raise ValueError("at least one label pair required")
     annotations = _label_set(entry, "annotations")
+    generator_url = _text(entry, "generatorURL", "")
+    if (
+        sum(len(text.encode()) for pair in (*labels, *annotations, (generator_url,)) for text in pair)
+        > ALERT_BYTES
+    ):
+        raise ValueError(f"labels and annotations are longer than {ALERT_BYTES} bytes")
     starts_at, ends_at = _moment(entry, "startsAt"), _moment(entry, "endsAt")
     if starts_at is None:
         starts_at = now if ends_at is None else ends_at
@@ -78,7 +86,7 @@ def _alert(entry: Any, *, now: float, resolve_timeout: float) -> Alert:
         starts_at=starts_at,
         ends_at=ends_at,
         updated_at=now,
-        generator_url=_text(entry, "generatorURL", ""),
+        generator_url=generator_url,
         until=now + resolve_timeout if ends_at is None else None,
     )
 

@@ -81,6 +81,19 @@ def test_a_wrong_alert_is_told_and_the_others_are_taken(entry: Any, mistake: str
     assert mistakes == [f"alert 1: {mistake}"]
 
 
+def test_an_alert_has_its_limit_in_bytes() -> None:
+    labels = {"alertname": "Long"}
+    fits = {"labels": labels, "annotations": {"a": "长" * 21_840}}
+    longer = {"labels": labels, "annotations": {"a": "长" * 21_841}}
+    elsewhere = {"labels": labels, "generatorURL": "x" * 65_536}
+    taken, mistakes = alerts(fits, longer, elsewhere)
+    assert len(taken) == 1
+    assert mistakes == [
+        "alert 1: labels and annotations are longer than 65536 bytes",
+        "alert 2: labels and annotations are longer than 65536 bytes",
+    ]
+
+
 def test_a_thousand_mistakes_are_told_in_a_few_lines() -> None:
     _, mistakes = alerts(*[{}] * 1000)
     assert posted.shortened(mistakes).splitlines()[-1] == "and 980 more"
