@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import smtplib
 import ssl
+from collections.abc import Mapping
 from email.headerregistry import Address
 from email.message import EmailMessage
+
+import structlog
 
 from exporter.errors import ConfigError
 from exporter.notify.config.receivers import EmailOptions
@@ -23,17 +26,26 @@ from exporter.notify.receivers.masking import Masker, basic
 from exporter.notify.receivers.transport import tls_of
 from exporter.notify.runbook import shipped_actions
 
+log = structlog.get_logger(__name__)
+
 IMPLICIT_TLS_PORT = 465
 """https://www.rfc-editor.org/rfc/rfc8314#section-3.3"""
 
 QUIT_SECONDS = 1.0
 """How long the server may take to say goodbye."""
 
+REMEMBERED = 100
+"""Notifications of which it is known who lacks them: far more than are ever tried at once."""
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class EmailReceiver:
-    """One mail to all addresses for each notification."""
+    """One mail to all addresses for each notification.
+
+    Where the server takes it for some and puts others off (greylisting), the next attempt is for those alone. That is
+    remembered for the last `REMEMBERED` notifications, and not over a restart: then all addresses get it again.
+    """
 
     def __init__(self, options: EmailOptions, *, send_resolved: bool, place: str = "email") -> None:
         host, _, port = options.smarthost.rpartition(":")
@@ -49,6 +61,9 @@ class EmailReceiver:
             [self._password, basic(options.auth_username, self._password)] if self._password else ()
         )
         self._threads = Threads("notify-email")
+        self._where = place
+        self._put_off: dict[int, list[str]] = {}
+        """Addresses that still lack a notification which others have, by its number."""
 
     @property
     def kind(self) -> str:
@@ -72,7 +87,21 @@ class EmailReceiver:
         written = mail.write(
             message, notification, sender=self._sender, to=self._to, headers=headers, now=context.now
         )
-        return await self._threads.attempt(lambda: self._deliver(written), self._most, self._place)
+        number = notification.number
+        addresses = self._put_off.get(number) or [to.addr_spec for to in self._to]
+        later: list[str] = []
+        outcome = await self._threads.attempt(
+            lambda: self._deliver(written, addresses, later, others_have_it=number in self._put_off),
+            self._most,
+            self._place,
+        )
+        if outcome.result == "retry" and later:
+            self._put_off[number] = later
+            while len(self._put_off) > REMEMBERED:
+                del self._put_off[next(iter(self._put_off))]
+        elif outcome.result != "retry":
+            self._put_off.pop(number, None)
+        return outcome
 
     async def close(self) -> None:
         """Nothing to let go: each mail has a connection of its own."""
@@ -86,18 +115,24 @@ class EmailReceiver:
     def _place(self) -> str:
         return self._options.smarthost
 
-    def _deliver(self, written: EmailMessage) -> Outcome:
+    def _deliver(
+        self, written: EmailMessage, addresses: list[str], later: list[str], *, others_have_it: bool
+    ) -> Outcome:
+        """One mail; addresses that are put off while others have the mail are added to `later`."""
         try:
             server = self._connect()
             try:
                 if problem := self._greet(server):
                     return problem
-                addresses = [to.addr_spec for to in self._to]
                 refused = server.send_message(written, self._sender.addr_spec, addresses)
             finally:
                 _take_leave(server)
         except smtplib.SMTPRecipientsRefused as error:
-            return self._answered(*next(iter(error.recipients.values())), what="refused every address")
+            mildest = _mildest(error.recipients)
+            if not others_have_it:
+                return self._answered(*mildest, what="refused every address")
+            # After a 421 the rest is not asked about.
+            refused = {address: error.recipients.get(address, mildest) for address in addresses}
         except smtplib.SMTPResponseException as error:
             return self._answered(error.smtp_code, error.smtp_error)
         except smtplib.SMTPNotSupportedError:
@@ -113,11 +148,23 @@ class EmailReceiver:
         except (OSError, smtplib.SMTPException, UnicodeError) as error:
             words = getattr(error, "strerror", None) or type(error).__name__
             return Outcome("retry", f"no mail to {self._place}: {str(words).lower()}")
-        if refused:
-            code, answer = next(iter(refused.values()))
-            detail = f"{self._place} took it, but not for {len(refused)} of {len(self._to)} addresses"
-            return Outcome("delivered", detail, int(code), answer=self._masker.answer(_bytes(answer)))
-        return Outcome("delivered", f"{self._place} took it", 250)
+        if not refused:
+            return Outcome("delivered", f"{self._place} took it", 250)
+        later += [address for address, (code, _) in refused.items() if _is_later(code)]
+        never = len(refused) - len(later)
+        if never:
+            log.warning(
+                "mail_refused", receiver=self._where, server=self._place, refused=never, of=len(self._to),
+                code=next(code for code, _ in refused.values() if not _is_later(code)),
+                advice="others got this mail; these addresses do not",
+            )  # fmt: skip
+        code, answer = _mildest(refused)
+        said = self._masker.answer(_bytes(answer))
+        if later:
+            detail = f"{self._place} took it, but not yet for {len(later)} of {len(self._to)} addresses"
+            return Outcome("retry", detail, code, answer=said)
+        detail = f"{self._place} took it, but not for {never} of {len(self._to)} addresses"
+        return Outcome("delivered", detail, code, answer=said)
 
     def _connect(self) -> smtplib.SMTP:
         hello = self._options.hello or None
@@ -157,7 +204,7 @@ class EmailReceiver:
 
     def _answered(self, code: int, answer: bytes | str, what: str = "") -> Outcome:
         """SMTP's codes: 4xx is "later", 5xx is "never"; https://www.rfc-editor.org/rfc/rfc5321#section-4.2.1"""
-        result = "refused" if 500 <= code < 600 else "retry"
+        result = "retry" if _is_later(code) else "refused"
         said = f"{self._place} {what or 'answered'} {f'with {code}' if what else code}"
         return Outcome(result, said, code, answer=self._masker.answer(_bytes(answer)))  # type: ignore[arg-type]
 
@@ -205,6 +252,16 @@ def _addresses(options: EmailOptions, place: str) -> tuple[Address, list[Address
     if problems:
         raise ConfigError(problems)
     return found[0][0], found[1]
+
+
+def _is_later(code: int) -> bool:
+    return not 500 <= code < 600
+
+
+def _mildest(refused: Mapping[str, tuple[int, bytes]]) -> tuple[int, bytes]:
+    """An answer that says "later", where there is one."""
+    answers = list(refused.values())
+    return next((answer for answer in answers if _is_later(answer[0])), answers[0])
 
 
 def _bytes(answer: bytes | str) -> bytes:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from exporter.errors import ConfigError
 from exporter.notify.config.model import Endpoint
@@ -324,6 +325,63 @@ async def test_a_mail_that_some_addresses_do_not_get_is_not_sent_again_to_the_ot
     assert outcome.result == "delivered"
     assert outcome.detail == f"127.0.0.1:{sink.port} took it, but not for 1 of 2 addresses"
     assert (outcome.code, outcome.answer) == (550, "no ops here")
+
+
+async def test_addresses_that_are_put_off_get_the_mail_later_and_the_others_do_not_get_it_again(
+    start: Any, make_notification: Callable[..., Notification], context: Context
+) -> None:
+    sink = start(replies={"rcpt TO:<ops": "451 greylisted"})
+    sender = receiver(sink.port)
+    outcome = await sender.send(make_notification(), context)
+    assert (outcome.result, outcome.code, outcome.answer) == ("retry", 451, "greylisted")
+    assert outcome.detail == f"127.0.0.1:{sink.port} took it, but not yet for 1 of 2 addresses"
+    assert (await sender.send(make_notification(), context)).result == "retry", "put off once more"
+    sink.replies.clear()
+    sink.commands.clear()
+    assert (await sender.send(make_notification(), context)).result == "delivered"
+    assert [line for line in sink.commands if line.startswith("rcpt")] == ["rcpt TO:<ops@example.org>"]
+    assert len(sink.mails) == 2
+    sink.commands.clear()
+    assert (await sender.send(make_notification(number=2), context)).result == "delivered"
+    assert sum(line.startswith("rcpt") for line in sink.commands) == 2, "the next mail is for all again"
+
+
+async def test_a_mail_that_only_some_lack_is_not_lost_when_they_are_refused_in_the_end(
+    start: Any, make_notification: Callable[..., Notification], context: Context
+) -> None:
+    sink = start(replies={"rcpt TO:<ops": "451 greylisted"})
+    sender = receiver(sink.port)
+    await sender.send(make_notification(), context)
+    sink.replies["rcpt TO:<ops"] = "550 nobody here"
+    with capture_logs() as logged:
+        outcome = await sender.send(make_notification(), context)
+    assert (outcome.result, outcome.code) == ("delivered", 550)
+    (entry,) = logged
+    assert (entry["event"], entry["code"], entry["refused"], entry["of"]) == ("mail_refused", 550, 1, 2)
+    assert "example.org" not in str(entry)
+
+
+async def test_a_server_that_closes_in_between_loses_nobody_who_was_put_off(
+    start: Any, make_notification: Callable[..., Notification], context: Context
+) -> None:
+    sink = start(replies={"rcpt TO:<b@": "451 greylisted", "rcpt TO:<c@": "451 greylisted"})
+    sender = receiver(sink.port, to="a@example.org, b@example.org, c@example.org")
+    await sender.send(make_notification(), context)
+    sink.replies = {"rcpt TO:<b@": "421 closing"}
+    assert (await sender.send(make_notification(), context)).result == "retry"
+    sink.replies.clear()
+    sink.commands.clear()
+    assert (await sender.send(make_notification(), context)).result == "delivered"
+    asked = [line for line in sink.commands if line.startswith("rcpt")]
+    assert asked == ["rcpt TO:<b@example.org>", "rcpt TO:<c@example.org>"]
+
+
+async def test_where_nobody_is_taken_one_who_is_put_off_is_enough_to_try_again(
+    start: Any, make_notification: Callable[..., Notification], context: Context
+) -> None:
+    sink = start(replies={"rcpt TO:<wang": "550 nobody here", "rcpt TO:<ops": "451 greylisted"})
+    outcome = await receiver(sink.port).send(make_notification(), context)
+    assert (outcome.result, outcome.code, outcome.answer) == ("retry", 451, "greylisted")
 
 
 @pytest.mark.parametrize("goodbye", ["500 what?", ""])
