@@ -1,12 +1,14 @@
-"""Mappings of the file into the frozen models, with the place of every mistake, and with no value in any message.
+"""Mappings of the file into the frozen models, with the place of every mistake.
 
-A value may be a secret that stands in the wrong place, so messages name keys, and never show what they hold.
+A value may be a secret that stands in the wrong place. So messages about receivers name keys that look like names, and show
+no values; what they show beside that are names of receivers, routes and hours, and the texts of matchers and durations.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
@@ -62,6 +64,10 @@ class Reading:
         """A mapping's entries, `<<` followed; some may be null."""
         if node is None or node.is_null or not self.is_kind(node, "mapping", what):
             return {}
+        times = Counter(key.text for key, _ in node.pairs if key.kind == "scalar" and key.text != "<<")
+        if any(many > 1 and _key(name) != name for name, many in times.items()):
+            self.problem(node, what, "a key is there twice")  # the reader's own message shows it
+            return {}
         return self.reader.entries(node, what)
 
     def known(self, fields: Fields, what: str, names: Collection[str], refused: Mapping[str, str]) -> Fields:
@@ -115,7 +121,7 @@ class Reading:
         known = location
         while known not in places:
             known = known[:-1]
-        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
+        name = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in location)[1:]
         if kind == "missing" and location in places:
             return  # it is there, and what is wrong with it has been told
         message = _WORDS.get(kind, message.removeprefix("Value error, "))
@@ -178,7 +184,7 @@ class Reading:
             if get_origin(generic) is dict:
                 item = get_args(generic)[1]
                 return {
-                    name: self._value(item, one, f"{what}.{name}", (*path, name), places)
+                    name: self._value(item, one, f"{what}.{_key(name)}", (*path, name), places)
                     for name, (_, one) in self.entries(node, what).items()
                 }
         if not self.is_kind(node, "scalar", what):
@@ -285,6 +291,11 @@ def _kinds(annotation: Any) -> list[Any]:
 
 def _is_secret(annotation: Any) -> bool:
     return SecretStr in _kinds(annotation)
+
+
+def _key(name: str) -> str:
+    """A key of the user's own, such as a header's name; what looks like no name may be a secret in the wrong place."""
+    return name if _NAME.fullmatch(name.replace("-", "_")) else "…"
 
 
 def _typed(node: Node) -> Any:

@@ -100,7 +100,9 @@ def _authorize(given: CIMultiDict[str], options: HttpConfig) -> list[str]:
 
 def _header_problem(name: str, value: str) -> str:
     if not name or not set(name) <= _TOKEN:
-        return f"{name!r} is no name of a header"
+        return (
+            "the headers: one has a name that cannot be"  # not shown: it may be a secret in the wrong place
+        )
     if name.lower() in _NOT_OURS_TO_SET:
         return f"the header {name} is set by the program"
     if any(character != "\t" and not character.isprintable() for character in value):

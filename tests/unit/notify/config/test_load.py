@@ -356,6 +356,16 @@ def test_a_forgotten_space_behind_a_colon_is_a_mistake_and_is_not_shown():
     ]
 
 
+def test_a_key_that_looks_like_no_name_is_not_shown_either():
+    hook = "receivers: [{{name: r, webhook_configs: [{{url: http://a/, {}}}]}}]"
+    assert problems(hook.format("headers: {Bearer S3CRET: ''}")) == [
+        "am.yml:2:83: receivers[0].webhook_configs[0].headers.…: it is empty"
+    ]
+    assert problems(hook.format("url:http://S3CRET/, url:http://S3CRET/")) == [
+        "am.yml:2:41: receivers[0].webhook_configs[0]: a key is there twice"
+    ]
+
+
 def test_null_is_as_good_as_absent_but_not_for_a_key_that_is_unknown():
     (options,) = options_of("global: {http_config: }\nreceivers: [{name: r, slack_configs: , webhook_configs: [{url: http://a/, body: }]}]")  # fmt: skip
     assert isinstance(options, WebhookOptions)

@@ -178,7 +178,7 @@ async def test_no_secret_comes_back_in_what_the_server_says(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"headers": {"X Y": "z"}}, "'X Y' is no name of a header"),
+        ({"headers": {"Bearer my-secret": "z"}}, "the headers: one has a name that cannot be"),
         ({"headers": {"X-Y": "geheim\r\nEvil: 1"}}, "the value of the header X-Y has a line break"),
         ({"headers": {"Content-Length": "5"}}, "Content-Length is set by the program"),
         ({"body": "{{ nope }}"}, "'nope'"),
@@ -189,7 +189,7 @@ def test_what_cannot_be_is_a_mistake_in_the_configuration(options: dict[str, Any
         build(endpoint("http://h/x", **options))
     assert str(told.value).startswith("on-call/webhook[0]: ")
     assert problem in str(told.value)
-    assert "geheim" not in str(told.value)
+    assert "geheim" not in str(told.value) and "secret" not in str(told.value)
 
 
 def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None:
