@@ -66,8 +66,10 @@ class Reading:
             return {}
         times = Counter(key.text for key, _ in node.pairs if key.kind == "scalar" and key.text != "<<")
         if any(many > 1 and _key(name) != name for name, many in times.items()):
-            self.problem(node, what, "a key is there twice")  # the reader's own message shows it
-            return {}
+            self.problem(node, what, "a key is there twice")  # the reader's own message would show it
+            for key, _ in node.pairs:
+                self.reader.visit(key)
+            return {key.text: (key, value) for key, value in node.pairs if key.kind == "scalar"}
         return self.reader.entries(node, what)
 
     def known(self, fields: Fields, what: str, names: Collection[str], refused: Mapping[str, str]) -> Fields:

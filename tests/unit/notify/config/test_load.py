@@ -362,7 +362,8 @@ def test_a_key_that_looks_like_no_name_is_not_shown_either():
         "am.yml:2:83: receivers[0].webhook_configs[0].headers.…: it is empty"
     ]
     assert problems(hook.format("url:http://S3CRET/, url:http://S3CRET/")) == [
-        "am.yml:2:41: receivers[0].webhook_configs[0]: a key is there twice"
+        "am.yml:2:41: receivers[0].webhook_configs[0]: a key is there twice",
+        "am.yml:2:78: receivers[0].webhook_configs[0]: unknown key, or a colon without a space behind it",
     ]
 
 
