@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal, NamedTuple
@@ -46,6 +46,20 @@ class _Lane:
             place -= 1
         self.items.insert(place, item)
 
+    def superseded(self, *, even_untried: bool) -> list[Item]:
+        """What waits here although newer ones say, together, of every alert in it what is so now."""
+        if not any(item.attempts or even_untried for item in self.items if item is not self.items[-1]):
+            return []
+        told: set[int] = set()
+        gone: list[Item] = []
+        for item in reversed(self.items):
+            alerts = {alert.fingerprint for alert in item.notification.alerts}
+            waits = item is not self.current and item is not self.items[-1]
+            if waits and (item.attempts or even_untried) and alerts <= told:
+                gone.append(item)
+            told |= alerts
+        return gone[::-1]
+
 
 class Verdict(NamedTuple):
     """What an attempt led to: `retry` keeps the notification, all others end it."""
@@ -63,17 +77,18 @@ class Lanes:
         self._pace = pace
         self._lanes: dict[str, _Lane] = {}
         self._due: list[tuple[float, int, str]] = []
-        self._deadlines: list[tuple[float, int, str]] = []
+        self._deadlines: list[tuple[float, int]] = []
         self._tickets = count(1)
         self._in_flight = 0
         self._not_before = 0.0
         """Of all lanes: the endpoint asked for it."""
-        self._size = 0
+        self._items: dict[int, Item] = {}
+        """All of them, by number."""
         self._alerts = 0
         """Of all notifications together."""
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._items)
 
     @property
     def in_flight(self) -> int:
@@ -92,27 +107,19 @@ class Lanes:
 
     def put(self, item: Item, now: float) -> list[Item]:
         """Take a notification in; which others it supersedes."""
-        crowded = self._alerts + len(item.notification.alerts) > self._pace.crowded_alerts
-        lane = self._lanes.setdefault(item.notification.group_key, _Lane())
-        gone = [
-            old
-            for old in lane.items
-            if (old.attempts or crowded)
-            and old is not lane.current
-            and covers(item.notification, old.notification)
-        ]
+        key = item.notification.group_key
+        lane = self._lanes.setdefault(key, _Lane())
+        lane.insert(item)
+        self._items[item.notification.number] = item
+        self._alerts += len(item.notification.alerts)
+        heapq.heappush(self._deadlines, (item.deadline, item.notification.number))
+        gone = lane.superseded(even_untried=self._alerts > self._pace.crowded_alerts)
         for old in gone:
             self._remove(lane, old)
-        self._size += 1
-        self._alerts += len(item.notification.alerts)
         if gone and lane.current is None:
             lane.not_before = now
-        lane.insert(item)
-        heapq.heappush(
-            self._deadlines, (item.deadline, item.notification.number, item.notification.group_key)
-        )
         if len(lane.items) == 1 or gone:
-            self._schedule(item.notification.group_key, lane)
+            self._schedule(key, lane)
         return gone
 
     def start(self, now: float, *, news_only: bool = False) -> list[Item]:
@@ -161,8 +168,7 @@ class Lanes:
         if outcome.retry_after is not None:
             asked = min(outcome.retry_after, self._pace.longest_retry_after)
             self._not_before = max(self._not_before, now + asked)
-        newer = (other.notification for other in lane.items if other is not item)
-        if any(covers(other, item.notification) for other in newer):
+        if covers((other.notification for other in lane.items), item.notification):
             return self._end(lane, item, "superseded", outcome)
         if now >= item.deadline:
             return self._end(lane, item, "dead", given_up(outcome))
@@ -184,30 +190,40 @@ class Lanes:
         """What is given up now: it failed, or its endpoint does, and its time is over."""
         expired: list[Item] = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, number, key = heapq.heappop(self._deadlines)
-            lane = self._lanes.get(key)
-            item = (
-                next((one for one in lane.items if one.notification.number == number), None) if lane else None
-            )
-            if lane is None or item is None or item is lane.current or item.deadline > now:
-                continue
-            if item.attempts == 0 and self.circuit.state == "closed":
+            item = self._nearest_its_end()
+            if item is None or (item.attempts == 0 and self.circuit.state == "closed"):
                 continue  # after its first attempt it is seen that its time is over
-            self._take_out(key, lane, item, now)
+            self._take_out(item, now)
             expired.append(item)
         return expired
+
+    def overfull(self, now: float) -> list[Item]:
+        """What has to go because too much waits: what would be given up first; never what came last."""
+        gone: list[Item] = []
+        kept: list[Item] = []
+        while self._alerts > self._pace.most_alerts and self._deadlines:
+            number = self._deadlines[0][1]
+            item = self._nearest_its_end()
+            if item is not None and number != next(reversed(self._items)):
+                self._take_out(item, now)
+                gone.append(item)
+            elif number in self._items:
+                kept.append(self._items[number])
+        for item in kept:
+            heapq.heappush(self._deadlines, (item.deadline, item.notification.number))
+        return gone
 
     def withdraw(self, over: Callable[[Notification], bool], now: float) -> list[Item]:
         """Take out what has failed, is watched and is over."""
         gone = [
-            (key, lane, item)
-            for key, lane in self._lanes.items()
+            item
+            for lane in self._lanes.values()
             for item in lane.items
             if item.watched and item.attempts and item is not lane.current and over(item.notification)
         ]
-        for key, lane, item in gone:
-            self._take_out(key, lane, item, now)
-        return [item for _, _, item in gone]
+        for item in gone:
+            self._take_out(item, now)
+        return gone
 
     def wake(self) -> float | None:
         """When there is something to do again without anything happening before."""
@@ -229,12 +245,9 @@ class Lanes:
 
     def clear(self) -> list[Item]:
         """Take out everything that is not under way."""
-        gone: list[Item] = []
-        for key, lane in list(self._lanes.items()):
-            some = [item for item in lane.items if item is not lane.current]
-            for item in some:
-                self._take_out(key, lane, item, 0.0)
-            gone += some
+        gone = [item for lane in self._lanes.values() for item in lane.items if item is not lane.current]
+        for item in gone:
+            self._take_out(item, 0.0)
         return gone
 
     def _begin(self, lane: _Lane) -> Item:
@@ -249,8 +262,18 @@ class Lanes:
         lane.not_before = 0.0
         return Verdict(became, outcome)
 
-    def _take_out(self, key: str, lane: _Lane, item: Item, now: float) -> None:
+    def _nearest_its_end(self) -> Item | None:
+        """Off the heap of deadlines; None where that is no more, or under way."""
+        deadline, number = heapq.heappop(self._deadlines)
+        item = self._items.get(number)
+        if item is None or item.deadline != deadline:
+            return None
+        return None if self._lanes[item.notification.group_key].current is item else item
+
+    def _take_out(self, item: Item, now: float) -> None:
         """End something that is not under way; what stands behind it may go now."""
+        key = item.notification.group_key
+        lane = self._lanes[key]
         self._remove(lane, item)
         if lane.current is None:
             if lane.items:
@@ -261,7 +284,7 @@ class Lanes:
 
     def _remove(self, lane: _Lane, item: Item) -> None:
         lane.items.remove(item)
-        self._size -= 1
+        del self._items[item.notification.number]
         self._alerts -= len(item.notification.alerts)
 
     def _schedule(self, key: str, lane: _Lane) -> None:
@@ -288,12 +311,13 @@ class Lanes:
         return max(self._not_before, self.circuit.due(fresh=fresh))
 
 
-def covers(newer: Notification, older: Notification) -> bool:
-    """Whether a notification is newer than another of its group, and says of every alert in it what is so now."""
-    if newer.number <= older.number:
-        return False
-    told = {alert.fingerprint for alert in newer.alerts}
-    return all(alert.fingerprint in told for alert in older.alerts)
+def covers(others: Iterable[Notification], one: Notification) -> bool:
+    """Whether the newer ones among others of its group say, together, of every alert in it what is so now."""
+    untold = {alert.fingerprint for alert in one.alerts}
+    for other in others:
+        if other.number > one.number:
+            untold.difference_update(alert.fingerprint for alert in other.alerts)
+    return not untold
 
 
 def given_up(last: Outcome | None) -> Outcome:
@@ -301,3 +325,10 @@ def given_up(last: Outcome | None) -> Outcome:
     if last is None:
         return Outcome("retry", "given up: its endpoint has not worked all the time")
     return last._replace(detail=f"given up: {last.detail}")
+
+
+def pushed_out(last: Outcome | None) -> Outcome:
+    """Of a notification that had to make room for newer ones."""
+    if last is None:
+        return Outcome("retry", "given up: too much waits for its endpoint")
+    return last._replace(detail=f"given up, too much waits for its endpoint: {last.detail}")

@@ -29,6 +29,8 @@ class Pace:
     """Groups of an endpoint that are sent side by side."""
     crowded_alerts: int = 20_000
     """Alerts, all notifications of an endpoint together, above which newer ones supersede even what was never tried."""
+    most_alerts: int = 50_000
+    """Alerts, likewise, above which the oldest notifications are given up."""
 
 
 def wait_after(attempts: int, retry_after: float | None, draw: float, pace: Pace) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from exporter.notify.delivery.lanes import Item, Lanes, given_up
+from exporter.notify.delivery.lanes import Item, Lanes, given_up, pushed_out
 from exporter.notify.delivery.pace import Pace
 from exporter.notify.delivery.status import EndpointStatus, Queued
 from exporter.notify.metrics import NotifyMetrics
@@ -105,6 +105,8 @@ class Worker:
                 await self._strike_superseded()
                 for item in self._lanes.expired(self._around.timer()):
                     await self._bury(item, given_up(item.last))
+                for item in self._lanes.overfull(self._around.timer()):
+                    await self._bury(item, pushed_out(item.last))
                 if not self._retired:
                     for item in self._lanes.start(self._around.timer(), news_only=self._finishing):
                         attempts.create_task(self._attempt(item))

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -291,6 +292,21 @@ async def test_what_fails_too_long_is_given_up() -> None:
         (letter,) = rig.outbox.dead()
         assert letter.outcome.detail == "given up: the endpoint answered 503"
         assert letter.attempts == len(endpoint.attempts)
+
+
+async def test_what_waits_for_an_endpoint_that_is_down_has_a_bound_and_the_oldest_become_dead_letters() -> (
+    None
+):
+    endpoint = Endpoint(*[BUSY] * 1000)
+    async with rigged(replace(PATIENT, most_alerts=10), r=endpoint) as rig:
+        for number in range(1, 41):
+            await rig.put(notification(number, at=1000.0 + number / 100))
+        await until(lambda: len(rig.outbox.load().pending) == 10)
+        assert [one.number for one in rig.outbox.load().pending] == list(range(31, 41))
+        letters = rig.outbox.dead()
+        assert [letter.notification.number for letter in letters] == list(range(1, 31))
+        assert all(letter.outcome.detail.startswith("given up") for letter in letters)
+        assert rig.value("notifications_total", outcome="dead") == 30
 
 
 async def test_an_endpoint_that_hangs_delays_no_other() -> None:

@@ -222,9 +222,56 @@ def test_what_is_sent_again_and_fails_gives_way_to_what_is_newer_but_not_the_oth
 
 def test_covering_asks_for_every_alert() -> None:
     old = notification(1, "g", "a", "b")
-    assert covers(notification(2, "g", "b", "a", "c"), old)
-    assert not covers(notification(2, "g", "a"), old)
-    assert not covers(old, notification(2, "g", "a")), "the older one never covers the newer"
+    assert covers([notification(2, "g", "b", "a", "c")], old)
+    assert not covers([notification(2, "g", "a")], old)
+    assert covers([notification(2, "g", "a"), notification(3, "g", "b")], old)
+    assert not covers([old], notification(2, "g", "a")), "the older one never covers the newer"
+
+
+def test_what_failed_is_superseded_by_newer_ones_that_say_it_together() -> None:
+    lanes = Lanes(PACE)
+    put(lanes, item(1, "g", "a", "b", "c"))
+    (one,) = started(lanes, 0.0)
+    assert put(lanes, item(2, "g", "a"), item(3, "g", "b")) == []
+    assert finish(lanes, one, BUSY, 0.0) == "retry"
+    assert put(lanes, item(4, "g", "c"), now=0.1) == [1]
+    assert numbers(started(lanes, 0.1)) == [2]
+
+
+def test_what_fails_while_newer_ones_wait_that_say_it_together_is_superseded_then() -> None:
+    lanes = Lanes(PACE)
+    put(lanes, item(1, "g", "a", "b"))
+    (one,) = started(lanes, 0.0)
+    put(lanes, item(2, "g", "a"), item(3, "g", "b"))
+    assert finish(lanes, one, BUSY, 0.0) == "superseded"
+
+
+def test_in_a_crowd_a_group_whose_alerts_come_and_go_keeps_no_more_than_says_what_is_so_now() -> None:
+    lanes = Lanes(Pace(crowded_alerts=4))
+    number = 0
+    for _ in range(50):
+        for pair in ("ab", "bc", "cd", "da"):
+            number += 1
+            put(lanes, item(number, "g", *pair))
+    assert len(lanes) <= 3, "of each alone, none is told of by one newer"
+
+
+def test_what_waits_has_a_bound_and_what_would_be_given_up_first_goes_first() -> None:
+    lanes = Lanes(Pace(most_alerts=10))
+    for number in range(1, 31):
+        put(lanes, item(number, f"g{number % 3}", f"a{number}", f"b{number}", deadline=100.0 + number))
+        if number == 3:
+            under_way = started(lanes, 0.0)
+    gone = lanes.overfull(0.0)
+    assert numbers(gone) == list(range(4, 29)), "what is under way stays"
+    assert lanes.overfull(0.0) == [] and len(lanes) == 5
+    for one in under_way:
+        finish(lanes, one, BUSY, 0.0)
+    put(lanes, item(31, "g", *(f"c{n}" for n in range(11)), deadline=200.0))
+    assert numbers(lanes.overfull(1.0)) == [1, 2, 3, 29, 30]
+    assert numbers(started(lanes, 1.0)) == [31], "whatever its size, the news stays"
+    put(lanes, item(32, "h", "d", deadline=50.0), now=1.0)
+    assert lanes.overfull(1.0) == [], "one is under way, one came last"
 
 
 def test_what_has_failed_and_is_over_is_withdrawn_where_nobody_would_be_told_of_its_end() -> None:
@@ -329,7 +376,7 @@ def test_whatever_happens_nothing_is_lost_and_each_group_keeps_its_order(
             one = item(number, group, *names)
             given[number] = one.notification
             for old in lanes.put(one, now):
-                assert old.attempts and covers(one.notification, old.notification)
+                assert old.attempts and covers(given.values(), old.notification)
                 fate[old.notification.number] = "superseded"
         elif step < 0.6 and under_way:
             one = under_way.pop(dice.randrange(len(under_way)))
