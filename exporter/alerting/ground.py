@@ -1,4 +1,4 @@
-"""Whether the data that an alert stands on is there at one time: needs looked up in the store.
+"""Whether the data that an alert stands on is there at one time, or can be missed: needs looked up in the store.
 
 Ten thousand alerts may lose their data at once, so what a selector has is found once, and each alert costs a look-up.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from exporter.alerting.evidence import Every, Need, Sample, Seen, Some, Then
 from exporter.promql.model import Steps
+from exporter.promql.selectors import When
 from exporter.storage.matching import condition_of
 from exporter.storage.model import NAME, Labels, Matcher, Storage
 
@@ -24,6 +25,10 @@ does not see the engine at work, what they say is old, and no evidence."""
 NOT_INDICATOR = "vllm_exporter_"
 SIGHT = ("vllm_exporter_engine_up", "vllm_exporter_scrape_success")
 """1 while the engine serves, and while its page comes."""
+FROM_THE_ENGINE = ("vllm:", INDICATOR)
+"""What is seen of the engine, on its page or by what the daemon makes of it, is there as long as the daemon sees it."""
+TARGET = frozenset({"instance", "job"})
+"""The labels that say where a series comes from."""
 
 
 class Recorder(Protocol):
@@ -62,6 +67,7 @@ class Ground:
         self._known: dict[tuple[Sample, tuple[Matcher, ...], int], bool] = {}
         self._there: dict[tuple[Sample, int], list[Labels]] = {}
         self._tables: dict[tuple[Sample, int, tuple[Matcher, ...]], _Table] = {}
+        self._kin: dict[Sample, Sample] = {}
         self._sights: list[tuple[Labels, bool]] | None = None
         self._under: set[Sample] = set()
         """The recorded selectors that are being looked up: a rule may read what it records."""
@@ -70,6 +76,38 @@ class Ground:
         """Whether everything is there that is needed to judge an alert with these labels."""
         asked = tuple(Matcher(name, "=", value) for name, value in labels)
         return self._bears(need, asked, self._at)
+
+    def well(self, need: Need, labels: Labels) -> bool:
+        """Whether all that is not there could be there: its source is at work, and just has no such series.
+
+        The engine's page comes; of other metrics, the target that they come from has other series of the same name.
+        """
+        return self._well(need, tuple(Matcher(name, "=", value) for name, value in labels))
+
+    def _well(self, need: Need, asked: tuple[Matcher, ...]) -> bool:
+        match need:
+            case Every(parts=parts) | Some(parts=parts):
+                return all(self._well(part, asked) for part in parts)
+            case Seen(part=part, names=names, kept=kept):
+                return self._well(part, tuple([one for one in asked if (one.name in names) == kept]))
+            case Then(part=part):
+                return self._well(part, asked)
+        if need.name in self._recorders and need not in self._under:
+            fitting, wanted = self._makers(need, asked)
+            if fitting:
+                self._under.add(need)
+                found = any(one.works and self._well(one.need, _unset(wanted, one)) for one in fitting)
+                self._under.remove(need)
+                return found
+        if need.name.startswith(FROM_THE_ENGINE) and not need.name.startswith(NOT_INDICATOR):
+            return self._in_sight(asked, blindly=False)
+        kin = self._kin.get(need)
+        if kin is None:
+            origin = tuple([one for one in need.matchers if one.name == NAME or one.name in TARGET])
+            kin = self._kin[need] = Sample(origin, When())
+        named = any(one.name == NAME for one in kin.matchers)
+        origin = tuple([one for one in asked if one.name in TARGET])
+        return named and self._table(kin, origin, self._at).has(origin)
 
     def _bears(self, need: Need, asked: tuple[Matcher, ...], at: int) -> bool:
         match need:
@@ -91,23 +129,21 @@ class Ground:
         name = need.name
         when = _time(need, at)
         if name in self._recorders and need not in self._under:
-            matchers = tuple([one for one in need.matchers if one.name != NAME])
-            wanted = tuple(dict.fromkeys((*asked, *matchers)))
-            fitting = [one for one in self._recorders[name] if _fits(one.labels, wanted)]
+            fitting, wanted = self._makers(need, asked)
             if fitting:
                 self._under.add(need)
-                found = any(
-                    one.works
-                    and self._bears(
-                        one.need, tuple([ask for ask in wanted if ask.name not in one.labels]), when
-                    )
-                    for one in fitting
-                )
+                found = any(one.works and self._bears(one.need, _unset(wanted, one), when) for one in fitting)
                 self._under.remove(need)
                 return found
         if name.startswith(INDICATOR) and not name.startswith(NOT_INDICATOR) and not self._in_sight(asked):
             return False
         return self._table(need, asked, when).has(asked)
+
+    def _makers(self, need: Sample, asked: tuple[Matcher, ...]) -> tuple[list[Recorder], tuple[Matcher, ...]]:
+        """The rules that can have recorded what is asked for, and all that is asked of it."""
+        matchers = tuple([one for one in need.matchers if one.name != NAME])
+        wanted = tuple(dict.fromkeys((*asked, *matchers)))
+        return [one for one in self._recorders[need.name] if _fits(one.labels, wanted)], wanted
 
     def _table(self, need: Sample, asked: tuple[Matcher, ...], when: int) -> _Table:
         """What the selector has, by the labels that are asked for."""
@@ -135,8 +171,8 @@ class Ground:
             found = self._there[key] = [labels[row] for row in here.nonzero()[0].tolist()]
         return found
 
-    def _in_sight(self, asked: tuple[Matcher, ...]) -> bool:
-        """Whether the engine is seen at work; a store that knows of no daemon has no reason to doubt."""
+    def _in_sight(self, asked: tuple[Matcher, ...], *, blindly: bool = True) -> bool:
+        """Whether the engine is seen at work; `blindly`: what is said of it where the store knows of no daemon."""
         if self._sights is None:
             end = np.array([self._at], np.int64)
             self._sights = []
@@ -145,7 +181,8 @@ class Ground:
                 latest = selection.latest(end, self._lookback)
                 rows = latest.present[:, 0].nonzero()[0].tolist()
                 self._sights += [(selection.labels[row], bool(latest.values[row, 0] == 1)) for row in rows]
-        return all(seen for labels, seen in self._sights if _fits(dict(labels), asked))
+        seen = [seen for labels, seen in self._sights if _fits(dict(labels), asked)]
+        return all(seen) if seen else blindly
 
 
 class _Table:
@@ -171,6 +208,11 @@ class _Table:
         return any(
             tuple([wanted[name] for name in shape]) in values for shape, values in self._shapes.items()
         )
+
+
+def _unset(asked: Sequence[Matcher], recorder: Recorder) -> tuple[Matcher, ...]:
+    """What is asked of the series that a rule reads: not of the labels that it sets."""
+    return tuple([one for one in asked if one.name not in recorder.labels])
 
 
 def _fits(labels: Mapping[str, str], asked: Sequence[Matcher]) -> bool:

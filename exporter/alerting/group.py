@@ -279,7 +279,10 @@ class LiveGroup:
         def known(labels: Labels) -> bool:
             return not failed and ground.bears(need, labels)
 
-        holding = hold(work.held, work.alerts, moves, now, timeout=timeout, known=known)
+        def well(labels: Labels) -> bool:
+            return not failed and ground.well(need, labels)
+
+        holding = hold(work.held, work.alerts, moves, now, timeout=timeout, known=known, well=well)
         work.held, work.alerts = holding.held, holding.alerts
         return holding.changes
 

@@ -18,6 +18,15 @@ GRACE_MS = 120_000
 PAUSE_MS = 600_000
 """Longest time between two evaluations that counts as waiting: a machine that slept, or a clock that jumped, has not waited."""
 
+ABSENT_MS = 600_000
+"""How long a series may be absent while its source is well before it is taken to be gone for good: the engine came back
+with another model name, say. Twice Prometheus' lookback of 5 minutes: by then, a source that is well has given every
+series that it still has, however slow it is, and what is recorded from it, over windows of minutes, is there as well."""
+
+ABSENT_STEP_MS = ABSENT_MS // 5
+"""Longest time between two evaluations that counts for that, so that several have found it so: one evaluation right after
+a machine slept gives nothing up."""
+
 Standing = State | Literal["held"]
 """What others are told of an alert: its state, or that it fired and nobody knows what it does now."""
 
@@ -25,6 +34,7 @@ Standing = State | Literal["held"]
 class Held(NamedTuple):
     """An alert as it last fired; `since` when its data is away, and for how long that was waited at the time `judged`.
 
+    `absent`: for how long its series have been away although their source is well; None where it is not.
     `told` false: it was remembered from before a restart, and nobody has been told yet that it has no data.
     """
 
@@ -32,6 +42,7 @@ class Held(NamedTuple):
     since: int
     judged: int
     waited: int = 0
+    absent: int | None = None
     told: bool = True
 
 
@@ -60,12 +71,14 @@ def hold(
     *,
     timeout: int,
     known: Callable[[Labels], bool],
+    well: Callable[[Labels], bool],
 ) -> Holding:
     """Judge every alert that stopped firing at this evaluation or is held since an earlier one.
 
     `known`: whether the data is there, so that an alert that is not found is over. Fires again: it goes on, and has fired
     since the first time; while it is pending it is held. `timeout`: how long an alert is held at most while evaluations go
-    on; 0 is for ever.
+    on; 0 is for ever. `well`: asked where the data is not there, whether what it comes from is at work, so that it may
+    never come again; see ABSENT_MS.
     """
     held, alerts = dict(held), dict(alerts)
     changes: list[Change] = []
@@ -81,7 +94,7 @@ def hold(
             changes.append(Change(move.alert, move.before, move.after))
     for labels, before in list(held.items()):
         waited = before.waited + min(max(now - before.judged, 0), PAUSE_MS)
-        one = held[labels] = before._replace(judged=now, waited=waited)
+        one = held[labels] = before._replace(judged=now, waited=waited, absent=None)
         alert = alerts.get(labels)
         state = "inactive" if alert is None else alert.state
         if alert is not None and state == "firing":
@@ -93,13 +106,22 @@ def hold(
         elif known(labels):
             changes.append(Change(over(one.alert, now), "held", "inactive"))
             del held[labels]
-        elif timeout and waited >= timeout:
-            changes.append(Change(over(one.alert, now), "held", "inactive", one.since))
-            del held[labels]
-        elif not one.told and now - one.since >= GRACE_MS:
-            changes.append(Change(one.alert, "firing", "held", one.since))
-            held[labels] = one._replace(told=True)
+        else:
+            one = held[labels] = one._replace(absent=_absent(before, now) if well(labels) else None)
+            if (timeout and waited >= timeout) or (one.absent or 0) >= ABSENT_MS:
+                changes.append(Change(over(one.alert, now), "held", "inactive", one.since))
+                del held[labels]
+            elif not one.told and now - one.since >= GRACE_MS:
+                changes.append(Change(one.alert, "firing", "held", one.since))
+                held[labels] = one._replace(told=True)
     return Holding({**held, **fresh}, alerts, changes)
+
+
+def _absent(before: Held, now: int) -> int:
+    """For how long the series are away while their source is well; it counts from the second evaluation that finds so."""
+    if before.absent is None:
+        return 0
+    return before.absent + min(max(now - before.judged, 0), ABSENT_STEP_MS)
 
 
 def release(held: Mapping[Labels, Held], now: int) -> list[Change]:

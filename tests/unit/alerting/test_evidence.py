@@ -300,3 +300,74 @@ def test_every_shipped_alert_but_the_watchdog_needs_something() -> None:
     assert len(rules) > 20
     free = {rule.name for rule in rules if needs(promql.compile(rule.expr).plan) is NOTHING}
     assert free == {"Watchdog"}
+
+
+# --- what can be missed
+
+
+def well(
+    bench: Any,
+    expression: str,
+    alert: str = "",
+    recorders: Mapping[str, Sequence[Recorder]] | None = None,
+) -> bool:
+    ground = Ground(bench.head, T0 + 60_000, 300_000, recorders)
+    return ground.well(needs(promql.compile(expression).plan), labels(alert))
+
+
+AT_A = 'instance="a",job="j"'
+
+
+def test_a_source_is_well_where_its_target_has_other_series_of_that_name(bench: Any) -> None:
+    feed(bench, f'temperature{{gpu="1",{AT_A}}}', 'temperature{gpu="0",instance="b",job="j"}', "other{}")
+    assert well(bench, "temperature > 90", f'{{gpu="0",{AT_A}}}')
+    assert well(bench, 'temperature{gpu="0"} > 90 and other', f'{{gpu="0",{AT_A}}}')
+    assert well(bench, 'sum by (gpu) (temperature{gpu="0",instance="a"}) > 90', '{gpu="0"}')
+    assert not well(bench, "temperature > 90", '{gpu="0",instance="c",job="j"}'), "another target's"
+    assert not well(bench, 'temperature{instance="c"} > 90', '{gpu="0"}')
+    assert not well(bench, "power > 90", f'{{gpu="0",{AT_A}}}')
+    assert not well(bench, "temperature / power > 9", f'{{gpu="0",{AT_A}}}')
+    assert not well(bench, '{gpu="0"} > 9', f'{{gpu="0",{AT_A}}}'), "a source that is not named"
+
+
+def test_series_that_ended_do_not_speak_for_their_source(bench: Any) -> None:
+    feed(bench, f'temperature{{gpu="1",{AT_A}}}', until=50)
+    assert well(bench, "temperature > 90", f'{{gpu="0",{AT_A}}}')
+    bench.head.stream("engine").end(T0 + 60_000)
+    assert not well(bench, "temperature > 90", f'{{gpu="0",{AT_A}}}')
+
+
+@pytest.mark.parametrize("up", [0, 1])
+@pytest.mark.parametrize("page", [0, 1])
+@pytest.mark.parametrize("name", ["vllm:waiting", "vllm_slo_requests"])
+def test_the_engine_is_well_while_the_daemon_sees_it(bench: Any, name: str, up: int, page: int) -> None:
+    bench.put(
+        60,
+        {f"vllm_exporter_engine_up{{{AT_A}}}": up, f"vllm_exporter_scrape_success{{{AT_A}}}": page},
+        "exporter",
+    )
+    assert well(bench, f"{name} > 5", f'{{model_name="old",{AT_A}}}') is bool(up and page)
+    assert well(bench, f"sum({name}) > 5") is bool(up and page)
+
+
+def test_nobody_knows_of_an_engine_that_no_daemon_sees(bench: Any) -> None:
+    feed(bench, "vllm:waiting")
+    assert not well(bench, "vllm:waiting > 5", '{model_name="old"}')
+
+
+def test_what_is_recorded_is_well_where_its_rule_works_and_what_that_reads_is(bench: Any) -> None:
+    feed(bench, 'temperature{gpu="1"}')
+    for expression, works, expected in [
+        ("temperature", True, True),
+        ("temperature", False, False),
+        ("power", True, False),
+    ]:
+        rule = recording(f"max by (gpu) ({expression})", works=works, team="t")
+        found = well(bench, "hottest > 90", '{gpu="0",team="t"}', {"hottest": [rule]})
+        assert found is expected
+
+
+def test_a_rule_that_reads_what_it_records_is_looked_up_once(bench: Any) -> None:
+    need = needs(promql.compile("total + temperature").plan)
+    feed(bench, 'temperature{gpu="1"}', 'total{gpu="1"}')
+    assert well(bench, "total > 90", '{gpu="0"}', {"total": [Recording({}, need)]})

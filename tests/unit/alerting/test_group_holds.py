@@ -104,6 +104,28 @@ def test_it_is_given_up_after_the_timeout(holding: Any) -> None:
     assert evaluated.transitions[0].no_data_since == T0 + 5
 
 
+def test_where_the_engine_comes_back_with_another_model_the_old_ones_alert_is_over(holding: Any) -> None:
+    """Its series can never return; for ten minutes of an engine that is seen at work it is held, and no longer."""
+    holding.set(no_data_timeout_ms=86_400_000)
+    holding.load(rule("vllm:waiting > 5"))
+
+    def page(second: int, model: str | None) -> list[tuple[str, str]]:
+        up = float(model is not None)
+        holding.feed(second, "exporter", vllm_exporter_engine_up=up, vllm_exporter_scrape_success=up)
+        if model is None:
+            end(holding, second)
+        else:
+            holding.put(second, {f'vllm:waiting{{model_name="{model}"}}': 9 if model == "old" else 1})
+        return told(holding.run(second))
+
+    assert page(0, "old") == [("inactive", "firing")]
+    assert page(5, None) == [("firing", "held")]
+    for second in range(10, 1000, 5):
+        assert page(second, None) == []
+    ends = [(second, change) for second in range(1000, 2000, 5) for change in page(second, "new")]
+    assert ends == [(1600, ("held", "inactive"))]
+
+
 def test_where_nobody_holds_an_alert_ends_as_in_prometheus(bench: Any) -> None:
     bench.load(rule())
     bench.feed(0, waiting=9)

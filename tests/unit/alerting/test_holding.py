@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from exporter.alerting.holding import GRACE_MS, PAUSE_MS, Change, Held, Holding, hold, moved, release
+from exporter.alerting.holding import (
+    ABSENT_MS,
+    ABSENT_STEP_MS,
+    GRACE_MS,
+    PAUSE_MS,
+    Change,
+    Held,
+    Holding,
+    hold,
+    moved,
+    release,
+)
 from exporter.alerting.state import Alert, Found, Move, State, Terms, forget, step
 from exporter.storage.model import Labels
 
 A: Labels = (("alertname", "A"),)
 B: Labels = (("alertname", "B"),)
+MINUTE = 60_000
 
 
 def alert(state: State, labels: Labels = A, *, fired: int | None = 10, active: int = 5) -> Alert:
@@ -32,9 +44,18 @@ def judged(
     *moves: Move,
     alerts: Mapping[Labels, Alert] | None = None,
     known: bool = False,
+    well: bool = False,
     timeout: int = 0,
 ) -> Holding:
-    return hold(before, alerts or {}, moves, now, timeout=timeout, known=lambda labels: known)
+    return hold(
+        before,
+        alerts or {},
+        moves,
+        now,
+        timeout=timeout,
+        known=lambda labels: known,
+        well=lambda labels: well,
+    )
 
 
 ENDED = Move(alert("inactive"), "firing", "inactive")
@@ -100,6 +121,35 @@ def test_a_machine_that_slept_for_days_has_not_waited_and_gives_nothing_up_on_wa
     assert one.waited == 1000 + PAUSE_MS
 
 
+def evaluated(every: int, minutes: int, *, well: Callable[[int], bool] = lambda now: True) -> list[int]:
+    """Evaluations of a held alert whose data stays away: when it ended."""
+    holding = Holding(held(since=0), {}, ())
+    ends: list[int] = []
+    for now in range(every, minutes * MINUTE + 1, every):
+        holding = judged(holding.held, now, well=well(now))
+        ends += [now for one in holding.changes if one.after == "inactive"]
+        assert all(one.no_data_since == 0 for one in holding.changes)
+    return ends
+
+
+def test_what_does_not_come_back_in_ten_minutes_although_its_source_is_well_is_over() -> None:
+    assert evaluated(5_000, 30) == [5_000 + ABSENT_MS]
+    assert evaluated(5_000, 30, well=lambda now: now > 10 * MINUTE) == [10 * MINUTE + 5_000 + ABSENT_MS]
+    assert evaluated(5_000, 600, well=lambda now: False) == []
+
+
+def test_a_source_that_comes_and_goes_is_not_well() -> None:
+    assert evaluated(5_000, 600, well=lambda now: now % (9 * MINUTE) != 0) == []
+
+
+def test_a_rare_evaluation_and_one_after_a_machine_slept_do_not_count_for_ten_minutes() -> None:
+    assert evaluated(60 * MINUTE, 360) == [360 * MINUTE], "the sixth, as each is for two minutes at most"
+    before = judged(judged(held(since=0), 5_000, well=True).held, 10_000, well=True)
+    woken = judged(before.held, 3 * 1440 * MINUTE, well=True)
+    assert not woken.changes
+    assert [one.absent for one in woken.held.values()] == [5_000 + ABSENT_STEP_MS]
+
+
 def test_a_remembered_alert_is_told_to_have_no_data_only_when_it_has_none() -> None:
     pending = alert("pending", fired=None, active=30)
     waiting = judged(held(told=False), 30, alerts={A: pending})
@@ -113,7 +163,15 @@ def test_a_remembered_alert_is_told_to_have_no_data_only_when_it_has_none() -> N
 
 
 def test_alerts_are_judged_one_by_one() -> None:
-    result = hold({**held(A), **held(B)}, {}, (), 40, timeout=0, known=lambda labels: labels == B)
+    result = hold(
+        {**held(A), **held(B)},
+        {},
+        (),
+        40,
+        timeout=0,
+        known=lambda labels: labels == B,
+        well=lambda labels: False,
+    )
     assert standing(result) == [(A, 20, True)]
     assert [one.alert.labels for one in result.changes] == [B]
 
@@ -152,5 +210,7 @@ def test_states_and_what_is_told_stay_in_step_over_a_long_outage() -> None:
 
 def test_a_rule_that_exceeds_its_limit_has_not_resolved_anything() -> None:
     firing = {A: alert("firing"), B: alert("firing", B)}
-    result = hold({}, {}, forget(firing, 30), 30, timeout=0, known=lambda labels: False)
+    result = hold(
+        {}, {}, forget(firing, 30), 30, timeout=0, known=lambda labels: False, well=lambda labels: False
+    )
     assert set(result.held) == {A, B}
