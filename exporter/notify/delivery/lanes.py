@@ -16,6 +16,8 @@ from exporter.notify.delivery.pace import Circuit, Pace, wait_after
 from exporter.notify.model import Notification, Outcome
 
 TOO_MANY_REQUESTS = 429
+MOSTLY_STALE = 64
+"""A heap with so many entries more than twice what is alive is made anew."""
 
 
 @dataclass(slots=True, eq=False)
@@ -112,7 +114,7 @@ class Lanes:
         lane.insert(item)
         self._items[item.notification.number] = item
         self._alerts += len(item.notification.alerts)
-        heapq.heappush(self._deadlines, (item.deadline, item.notification.number))
+        self._note_deadline(item)
         gone = lane.superseded(even_untried=self._alerts > self._pace.crowded_alerts)
         for old in gone:
             self._remove(lane, old)
@@ -210,7 +212,7 @@ class Lanes:
             elif number in self._items:
                 kept.append(self._items[number])
         for item in kept:
-            heapq.heappush(self._deadlines, (item.deadline, item.notification.number))
+            self._note_deadline(item)
         return gone
 
     def withdraw(self, over: Callable[[Notification], bool], now: float) -> list[Item]:
@@ -262,6 +264,12 @@ class Lanes:
         lane.not_before = 0.0
         return Verdict(became, outcome)
 
+    def _note_deadline(self, item: Item) -> None:
+        heapq.heappush(self._deadlines, (item.deadline, item.notification.number))
+        if len(self._deadlines) > MOSTLY_STALE + 2 * len(self._items):
+            self._deadlines = [(one.deadline, number) for number, one in self._items.items()]
+            heapq.heapify(self._deadlines)
+
     def _nearest_its_end(self) -> Item | None:
         """Off the heap of deadlines; None where that is no more, or under way."""
         deadline, number = heapq.heappop(self._deadlines)
@@ -291,14 +299,19 @@ class Lanes:
         if lane.items and lane.current is None:
             lane.ticket = next(self._tickets)
             heapq.heappush(self._due, (lane.not_before, lane.ticket, key))
+            if len(self._due) > MOSTLY_STALE + 2 * len(self._lanes):
+                self._due = [entry for entry in self._due if self._counts(entry)]
+                heapq.heapify(self._due)
+
+    def _counts(self, due: tuple[float, int, str]) -> bool:
+        lane = self._lanes.get(due[2])
+        return lane is not None and lane.ticket == due[1] and bool(lane.items) and lane.current is None
 
     def _first(self) -> float | None:
         """When the first lane is due, but for what the endpoint asked for."""
         while self._due:
-            at, ticket, key = self._due[0]
-            lane = self._lanes.get(key)
-            if lane is not None and lane.ticket == ticket and lane.items and lane.current is None:
-                return at
+            if self._counts(self._due[0]):
+                return self._due[0][0]
             heapq.heappop(self._due)
         return None
 

@@ -332,6 +332,23 @@ def test_what_was_never_tried_is_not_given_up_before_it_was_unless_its_endpoint_
     assert given_up(None).detail.startswith("given up")
 
 
+def test_what_is_over_leaves_nothing_behind() -> None:
+    lanes = Lanes(PACE)
+    for number in range(1, 2001):
+        put(lanes, item(number, f"g{number}"))
+        (one,) = started(lanes, 0.0)
+        finish(lanes, one, DELIVERED, 0.0)
+    put(lanes, item(2001, "down"))
+    now = fail_until_open(lanes, 0.0)
+    for number in range(2002, 4002):
+        put(lanes, item(number, "down", deadline=FOREVER), now=now)
+        one = lanes._items[number]
+        one.attempts = 1
+    assert len(lanes) == 1
+    assert len(lanes._deadlines) < 100 and len(lanes._due) < 100, "one of each was kept for a day"
+    assert numbers(started(lanes, now + 30.0)) == [4001]
+
+
 def test_new_settings_close_the_circuit_and_forget_all_waits() -> None:
     lanes = Lanes(PACE)
     put(lanes, item(1, "a"), item(2, "b"))
