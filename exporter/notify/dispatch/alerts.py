@@ -46,6 +46,10 @@ class Alerts:
     def __contains__(self, fingerprint: object) -> bool:
         return fingerprint in self._known
 
+    def get(self, fingerprint: int) -> Known | None:
+        """One alert."""
+        return self._known.get(fingerprint)
+
     def restore(self, alerts: Iterable[Alert], resolve_timeout: float, now: float, timer: float) -> None:
         """The alerts of the daemon before; whoever pushed one has `resolve_timeout` seconds to do it again."""
         for alert in alerts:

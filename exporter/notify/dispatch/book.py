@@ -8,7 +8,7 @@ later notification leaves it out because something mutes it: else nobody would k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, ItemsView, Iterable
 
 from exporter.notify.dispatch.dedup import Told
 from exporter.notify.outbox.model import Change, LogEntry
@@ -34,6 +34,10 @@ class Book:
     def told(self, key: Key) -> Told | None:
         """What an endpoint was last told of a group."""
         return self._told.get(key)
+
+    def items(self) -> ItemsView[Key, Told]:
+        """All that endpoints were last told."""
+        return self._told.items()
 
     def firing(self, key: Key) -> frozenset[int]:
         """The alerts that an endpoint was told of, and not of their end."""

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from exporter.notify.config.model import NotifyConfig
 from exporter.notify.dispatch.alerts import Alerts
-from exporter.notify.dispatch.book import Book
+from exporter.notify.dispatch.book import Book, Key
 from exporter.notify.dispatch.groups import Groups
 from exporter.notify.dispatch.known import Group, Known
 from exporter.notify.dispatch.muting import Muting
+from exporter.notify.dispatch.orphans import Orphans
 from exporter.notify.dispatch.routing import Routing
 from exporter.notify.dispatch.teller import Teller
+from exporter.notify.dispatch.telling import fingerprints
 from exporter.notify.dispatch.views import AlertView, GroupView, alert_views, group_views
 from exporter.notify.dispatch.writing import Ledger, Writing
 from exporter.notify.metrics import NotifyMetrics
@@ -67,7 +69,8 @@ class Dispatcher:
         self._writing = Writing(outbox, deliver)
         self.silences = Silences(self._silenced, clock)
         self._book = Book(self._write)
-        self._teller = Teller(self._book, self._write)
+        self._orphans = Orphans()
+        self._teller = Teller(self._book, self._orphans, self._write)
         self._alerts = Alerts(config.inhibitions, self._write)
         self._routing = Routing(config)
         self._groups = Groups(self._routing)
@@ -106,7 +109,7 @@ class Dispatcher:
         )
         for group in itertools.islice(touched, GROUPS_A_TURN):
             self._flush(group, now, timer)
-        self._alerts.forget([known for known in taken if not known.places and not known.fires])
+        self._forget([known for known in taken if not known.places and not known.fires], now)
         self._forward_all(taken)
         fires = sum(known.fires for known in taken)
         self._metrics.received("firing", fires)
@@ -224,7 +227,9 @@ class Dispatcher:
     def _place_all(self, now: float, timer: float) -> None:
         for known in self._alerts:
             self._groups.place(known, now, timer)
-        self._alerts.forget([known for known in self._alerts if not known.places and not known.fires])
+        self._forget([known for known in self._alerts if not known.places and not known.fires], now)
+        open_keys = {key for group in self._groups for key in self._routing.log_keys(group)}
+        self._orphans.find(self._book, open_keys)
         self._forward_all(known for known in self._alerts if known.fires)
         self._wake.set()
 
@@ -232,7 +237,36 @@ class Dispatcher:
         over = self._alerts.expire(now, timer)
         if over:
             self._forward_all(over)
-            self._alerts.forget([known for known in over if not known.held])
+            self._forget([known for known in over if not known.held], now)
+
+    def _forget(self, over: Sequence[Known], now: float) -> None:
+        """Let go of alerts that have ended and are in no group any more."""
+        for key, ends in self._orphans.ended(over).items():
+            self._leave(key, ends, now)
+        self._alerts.forget(over)
+
+    def _leave(self, key: Key, ends: Sequence[tuple[Known, bool]], now: float) -> None:
+        """Alerts have ended that an entry has as firing whose group is gone."""
+        told_firing = self._book.firing(key)
+        self._book.strike(key, fingerprints(known for known, _ in ends))
+        left = [known for one in self._book.firing(key) if (known := self._alerts.get(one)) is not None]
+        endpoint = self._routing.endpoint(*key[1:])
+        if endpoint is None or not endpoint.send_resolved or (left and all(heard for _, heard in ends)):
+            return
+        told = [
+            known
+            for known, _ in ends
+            if known.alert.fingerprint in told_firing and not self._muting.silenced_by(known, now)
+        ]
+        others = [
+            known
+            for known in left
+            if known.fires
+            and not self._muting.inhibited_by(known)
+            and not self._muting.silenced_by(known, now)
+        ]
+        if told:
+            self._teller.tell_end(key, told, others, endpoint, now)
 
     def _flush(self, group: Group, now: float, timer: float) -> None:
         """Tell of a group what there is to tell, and let go of the alerts in it that have ended."""
@@ -244,7 +278,7 @@ class Dispatcher:
         for known in over:
             del group.alerts[known.alert.fingerprint]
             known.held -= 1
-        self._alerts.forget([known for known in over if not known.held])
+        self._forget([known for known in over if not known.held], now)
         if not group.alerts:
             self._groups.drop(group)
             self._book.close(self._routing.log_keys(group))

@@ -21,3 +21,15 @@ def group_key(route_key: str, labels: Labels) -> str:
     """The key of the group with these labels under a route, as in a webhook's `groupKey`."""
     shown = ", ".join(f"{name}={quote_go(value)}" for name, value in labels)
     return f"{route_key}:{{{shown}}}"
+
+
+def labels_in(key: str, labels: Labels) -> Labels:
+    """The labels of a group, read back from its key and the labels of an alert that was in it."""
+    rest = key.removesuffix("}")
+    found: list[tuple[str, str]] = []
+    for name, value in reversed(labels):
+        before = rest.removesuffix(f"{name}={quote_go(value)}")
+        if before != rest and before.endswith(("{", ", ")):
+            found.append((name, value))
+            rest = before.removesuffix(", ")
+    return tuple(reversed(found))

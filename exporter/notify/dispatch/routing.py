@@ -47,6 +47,10 @@ class Routing:
         """Those that get notifications."""
         return self._endpoints.get(receiver, ())
 
+    def endpoint(self, receiver: str, integration: str) -> Endpoint | None:
+        """The one of this name, unless it is gone."""
+        return next((one for one in self.endpoints(receiver) if one.integration == integration), None)
+
     def log_keys(self, group: Group) -> list[tuple[str, str, str]]:
         """Under which the notification log has a group, for each of its endpoints."""
         endpoints = self.endpoints(group.route.receiver)

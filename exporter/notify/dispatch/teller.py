@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from exporter.notify.config.model import Endpoint
-from exporter.notify.dispatch.book import Book
+from exporter.notify.dispatch.book import Book, Key
 from exporter.notify.dispatch.dedup import Reason
+from exporter.notify.dispatch.keys import labels_in
 from exporter.notify.dispatch.known import Group, Known
 from exporter.notify.dispatch.muting import Heard
+from exporter.notify.dispatch.orphans import Orphans
 from exporter.notify.dispatch.telling import Said, fingerprints
 from exporter.notify.fingerprint import show
 from exporter.notify.model import Alert, Notification
@@ -19,8 +21,9 @@ from exporter.storage.model import Labels
 class Teller:
     """Makes notifications and their numbers; each is handed to `write` with its entry in the log."""
 
-    def __init__(self, book: Book, write: Callable[[Change], None]) -> None:
+    def __init__(self, book: Book, orphans: Orphans, write: Callable[[Change], None]) -> None:
         self._book = book
+        self._orphans = orphans
         self._write = write
         self._number = 1
 
@@ -56,6 +59,16 @@ class Teller:
             if alerts := said.alerts_for(endpoint):
                 repeated = reason is Reason.REPEAT
                 self._put_down(endpoint, group.key, group.place.labels, alerts, now, repeated)
+                if endpoint.send_resolved:
+                    self._orphans.heard(endpoint.receiver, endpoint.integration, said.resolved)
+
+    def tell_end(
+        self, key: Key, over: Sequence[Known], others: Iterable[Known], endpoint: Endpoint, now: float
+    ) -> None:
+        """Tell of the end of alerts whose group is gone; `others` of it fire on."""
+        alerts = Said([*over, *others], now).told
+        labels = labels_in(key[0], over[0].alert.labels)
+        self._put_down(endpoint, key[0], labels, alerts, now)
 
     def announce(self, alert: Alert, endpoints: Iterable[Endpoint], now: float) -> None:
         """Tell endpoints of something that happens once."""

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from exporter.notify.dispatch.keys import group_key, group_labels
+import pytest
+
+from exporter.notify.dispatch.keys import group_key, group_labels, labels_in
+from exporter.storage.model import Labels
 
 LABELS = (("alertname", "Slow"), ("instance", "gpu1"), ("job", "vllm"))
 
@@ -22,3 +25,20 @@ def test_the_key_is_the_route_and_the_labels_as_go_quotes_them() -> None:
     assert group_key('{}/{severity="critical"}', labels) == (
         '{}/{severity="critical"}:{a="say \\"hi\\"\\n", b="显存\\x7f"}'
     )
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        (),
+        LABELS,
+        LABELS[1:],
+        (("a", '", b="c'), ("b", "c")),
+        (("a", "x}"), ("ba", "1"), ("cba", "1")),
+        (("a", "显存\x7f\n"),),
+    ],
+)
+def test_the_labels_of_a_group_can_be_read_back_from_its_key(labels: Labels) -> None:
+    key = group_key('{}/{severity="critical", a="1"}', labels)
+    others = [pair for pair in (*LABELS, ("a", "1"), ("cba", "1")) if pair[0] not in dict(labels)]
+    assert labels_in(key, tuple(sorted((*labels, *others)))) == labels

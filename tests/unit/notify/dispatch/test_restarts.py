@@ -49,6 +49,84 @@ async def test_an_end_that_was_not_told_yet_is_told_by_the_next_daemon(desk, ale
     assert here.ledger.saved().alerts == ()
 
 
+async def test_an_end_that_was_not_told_yet_is_told_by_the_next_daemon_though_it_groups_otherwise(
+    desk, alert: Make
+) -> None:
+    here = desk()
+    await here.put(alert(instance="a"), alert(instance="b"))
+    await here.put(alert(instance="b", ends_at=here.now))
+    here.config = replace(here.config, route=replace(here.config.route, group_by=None, key="{}/{}"))
+    await here.restart(down=10.0)
+    told = await here.wait(600.0)
+    assert [(one.group_key, one.status, len(one.alerts)) for one in told] == [
+        ('{}/{}:{alertname="Slow", instance="a"}', "firing", 1),
+        ('{}:{alertname="Slow"}', "firing", 2),
+    ]
+    assert [alert.status(told[1].created_at) for alert in told[1].alerts] == ["firing", "resolved"]
+    assert (told[1].group_labels, told[1].number) == ((("alertname", "Slow"),), 3)
+    assert await here.wait(600.0) == []
+    await here.put(alert(instance="a", ends_at=here.now))
+    told = await here.wait(600.0)
+    assert sorted((one.group_key, one.status) for one in told) == [
+        ('{}/{}:{alertname="Slow", instance="a"}', "resolved"),
+        ('{}:{alertname="Slow"}', "resolved"),
+    ]
+    await here.wait(1000.0)
+    assert (here.ledger.saved().log, here.ledger.saved().alerts) == ((), ())
+
+
+async def test_of_ends_that_new_groups_tell_the_old_one_tells_the_last(desk, alert: Make) -> None:
+    """A receiver that knows groups by their keys, such as PagerDuty, has the old one open until then."""
+    here = desk()
+    await here.put(*(alert(instance=name) for name in "abc"))
+    here.config = replace(here.config, route=replace(here.config.route, group_by=None, key="{}/{}"))
+    here.dispatcher.reload(here.config)
+    assert len(await here.wait(60.0)) == 3
+    old: list[str] = []
+    for name in "abc":
+        await here.put(alert(instance=name, ends_at=here.now))
+        told = await here.wait(60.0)
+        assert told[0].group_key.startswith("{}/{}:")
+        old += [one.status for one in told if one.group_key.startswith("{}:")]
+    assert old == ["resolved"]
+    assert here.ledger.saved().alerts == ()
+
+
+async def test_an_alert_whose_rule_is_gone_after_the_restart_is_told_as_over_though_routes_changed(
+    desk, alert: Make
+) -> None:
+    here = desk()
+    await here.put(alert())
+    here.config = replace(here.config, route=replace(here.config.route, group_wait=30.0, key="{}/{}"))
+    await here.restart()
+    await here.put(alert(ends_at=here.now))
+    assert [(one.group_key, one.status) for one in await here.wait(600.0)] == [
+        ('{}:{alertname="Slow"}', "resolved")
+    ]
+
+
+async def test_the_end_of_what_another_configuration_told_is_not_told_where_it_is_silenced_or_nobody_is(
+    desk, endpoints, alert: Make
+) -> None:
+    here = desk(
+        Route("night", (Matcher("alertname", "=", "Night"),), group_wait=0.0, key="{}/{night}"),
+        endpoints=(endpoints(), endpoints("night"), endpoints("quiet", send_resolved=False)),
+    )
+    names = ("Slow", "Night")
+    assert len(await here.put(*(alert(name) for name in names))) == 2
+    root = replace(here.config.route, receiver="quiet", routes=(), key="{}/{}")
+    here.config = replace(here.config, route=root, endpoints=(endpoints(), endpoints("quiet")))
+    await here.restart()
+    await here.wait(60.0)
+    here.dispatcher.silences.add(
+        Silence("", (Matcher("alertname", "=", "Slow"),), here.now, here.now + 900, 0.0, "li", "")
+    )
+    await here.put(*(alert(name, ends_at=here.now) for name in names))
+    assert [(one.receiver, one.group_key) for one in await here.wait(600.0)] == [
+        ("quiet", '{}/{}:{alertname="Night"}')
+    ]
+
+
 async def test_the_repeat_interval_counts_from_before_the_restart(desk, alert: Make) -> None:
     here = desk()
     await here.put(alert())

@@ -32,6 +32,7 @@ STEPS = st.one_of(
     st.tuples(st.just("clock"), st.sampled_from((-86400.0, -30.0, 30.0, 86400.0))),
     st.tuples(st.just("restart"), st.sampled_from((-500.0, 0.0, 5.0, 7200.0))),
     st.tuples(st.just("reload"), st.sampled_from((ROOT, WAITING, ALONE))),
+    st.tuples(st.just("restart anew"), st.sampled_from((ROOT, WAITING, ALONE))),
     st.tuples(st.just("silence"), NUMBERS),
     st.tuples(st.just("speak"), st.just(0)),
 )
@@ -58,9 +59,6 @@ class Story:
             for alert in one.alerts:
                 self.believes[number(alert)] = alert.status(one.created_at)
 
-    def held_back(self, number: int) -> bool:
-        return (number == 1 and 0 in self.firing) or self.silenced(number)
-
     def silenced(self, number: int) -> bool:
         return any(
             Matcher("alertname", "=", f"A{number}") in silence.matchers
@@ -84,10 +82,12 @@ class Story:
             case "restart":
                 await here.restart(down=which)
             case "reload":
-                # The new group cannot tell of an alert that is held back, nor then of its end.
-                self.unsure |= {number for number in range(6) if self.held_back(number)}
                 here.config = replace(here.config, route=which)
                 here.dispatcher.reload(here.config)
+                self.hear(await here.wait(0.0))
+            case "restart anew":
+                here.config = replace(here.config, route=which)
+                await here.restart()
                 self.hear(await here.wait(0.0))
             case "silence":
                 matchers = (Matcher("alertname", "=", f"A{which}"),)
