@@ -83,6 +83,11 @@ class Endpoint:
     send_resolved: bool
     options: Options
 
+    @property
+    def name(self) -> str:
+        """As messages name it: `team/webhook[0]`."""
+        return f"{self.receiver}/{self.integration}"
+
 
 @dataclass(frozen=True, slots=True)
 class NotifyConfig:

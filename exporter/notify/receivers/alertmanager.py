@@ -87,8 +87,9 @@ def targets_of(endpoint: Endpoint, session_factory: SessionFactory = open_sessio
     """The Alertmanagers of an endpoint; ConfigError for HTTP options that cannot be."""
     options = endpoint.options
     assert isinstance(options, AlertmanagerOptions)
-    where = f"{endpoint.receiver}/{endpoint.integration}"
-    return tuple(Target(url.get_secret_value(), options, where, session_factory) for url in options.urls)
+    return tuple(
+        Target(url.get_secret_value(), options, endpoint.name, session_factory) for url in options.urls
+    )
 
 
 def postable(alert: Alert, now: float) -> dict[str, Any]:

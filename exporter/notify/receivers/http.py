@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from exporter import __version__
+from exporter.notify.config.values import DEFAULT_TIMEOUT
 from exporter.notify.model import Outcome
 from exporter.notify.receivers.masking import Masker
 from exporter.notify.receivers.redirects import (
@@ -32,8 +33,6 @@ from exporter.notify.receivers.redirects import (
 )
 from exporter.notify.receivers.resolving import Resolver
 
-TIMEOUT_SECONDS = 10.0
-"""Longest time of one attempt, where the configuration says nothing."""
 ANSWER_BYTES = 4096
 """How much of an answer is read."""
 ANSWER_SECONDS = 2.0
@@ -72,7 +71,7 @@ class Transport(NamedTuple):
     tls: ssl.SSLContext | bool = True
     server_name: str | None = None
     follow_redirects: bool = False
-    timeout: float = TIMEOUT_SECONDS
+    timeout: float = DEFAULT_TIMEOUT
     masker: Masker = Masker()
 
     def __repr__(self) -> str:

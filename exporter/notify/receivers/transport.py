@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from exporter.errors import ConfigError
 from exporter.notify.config.receivers import HttpConfig, TlsConfig
-from exporter.notify.receivers.http import TIMEOUT_SECONDS, Transport
+from exporter.notify.config.values import DEFAULT_TIMEOUT
+from exporter.notify.receivers.http import Transport
 from exporter.notify.receivers.masking import Masker, basic
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -50,7 +51,7 @@ def transport_of(
         tls=tls_of(options.tls_config, where),
         server_name=options.tls_config.server_name or None,
         follow_redirects=options.follow_redirects,
-        timeout=timeout or TIMEOUT_SECONDS,
+        timeout=timeout or DEFAULT_TIMEOUT,
         masker=Masker(hidden, (url if isinstance(url, str) else url.get_secret_value() for url in urls)),
     )
 

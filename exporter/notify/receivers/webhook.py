@@ -34,17 +34,16 @@ class Webhook:
     def __init__(self, endpoint: Endpoint, session_factory: SessionFactory = open_session) -> None:
         options = endpoint.options
         assert isinstance(options, WebhookOptions)
-        where = f"{endpoint.receiver}/{endpoint.integration}"
         self.send_resolved = endpoint.send_resolved
         self._url = options.url.get_secret_value()
         self._who = place(URL(self._url))
         self._max_alerts = options.max_alerts
-        self._body = Body(options.body, where) if options.body is not None else None
+        self._body = Body(options.body, endpoint.name) if options.body is not None else None
         self._secret = options.signature.secret.get_secret_value() if options.signature else None
         self._client = HttpClient(
             transport_of(
                 options.http_config,
-                where,
+                endpoint.name,
                 timeout=options.timeout,
                 urls=(options.url,),
                 secrets=(options.signature.secret,) if options.signature else (),
