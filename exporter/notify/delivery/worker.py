@@ -273,6 +273,5 @@ async def bury(around: Surroundings, notification: Notification, outcome: Outcom
         advice="vllm-exporter notify list shows it, notify resend sends it again",
     )  # fmt: skip
     around.metrics.became((notification.receiver, notification.integration), "dead")
-    before = around.outbox.dead_letters_dropped
-    await around.outbox.bury(notification.number, outcome, attempts, around.clock())
-    around.metrics.dead_letters(len(around.outbox.dead()), around.outbox.dead_letters_dropped - before)
+    dropped = await around.outbox.bury(notification.number, outcome, attempts, around.clock())
+    around.metrics.dead_letters(len(around.outbox.dead()), dropped)

@@ -47,7 +47,6 @@ class Outbox:
         self._stuck = False
         self._slow = 0
         self._writer: Writer | None = None
-        self._left_out = 0
         if path is not None:
             link = Link(path, self._whole)
             self._kept = link.read()
@@ -62,11 +61,6 @@ class Outbox:
         if self._slow:
             stats = replace(stats, failures={**stats.failures, "slow": self._slow})
         return replace(stats, problem="slow") if self._stuck else stats
-
-    @property
-    def dead_letters_dropped(self) -> int:
-        """Dead letters that had to make room for newer ones, since the start."""
-        return self._left_out
 
     def load(self) -> Saved:
         """What is kept now; after `open`, what the daemon before left behind."""
@@ -122,17 +116,20 @@ class Outbox:
         """Note that so many attempts have failed."""
         return await self._write(Delta(tried=(Tried(number, attempts, outcome),)))
 
-    async def bury(self, number: int, outcome: Outcome, attempts: int = 0, at: float | None = None) -> bool:
-        """Make a pending notification a dead letter; `at` in unix seconds, now where it is not given."""
+    async def bury(self, number: int, outcome: Outcome, attempts: int = 0, at: float | None = None) -> int:
+        """Make a pending notification a dead letter; how many older ones had to make room for it.
+
+        `at` in unix seconds, now where it is not given.
+        """
         notification = self._kept.pending.get(number)
         if notification is None:
-            return True
+            return 0
         letter = DeadLetter(notification, outcome, attempts, time.time() if at is None else at)
         with self._lock:
             self._kept.apply(Delta(buried=(letter,)))
             dropped = tuple(self._kept.too_many_dead())
-        self._left_out += len(dropped)
-        return await self._write(Delta(buried=(letter,), struck=dropped))
+        await self._write(Delta(buried=(letter,), struck=dropped))
+        return len(dropped)
 
     async def revive(self, number: int) -> Notification | None:
         """Make a dead letter pending again; None where there is none of this number."""

@@ -95,7 +95,7 @@ async def test_everything_comes_back(path: Path) -> None:
         Change((notification(1, *alerts), notification(2)), (ENTRY,), alerts, (), (SILENCE,))
     )
     assert await outbox.failed(1, BUSY, 3)
-    assert await outbox.bury(2, REFUSED, 1, 77.0)
+    assert await outbox.bury(2, REFUSED, 1, 77.0) == 0
     saved = await reopened(outbox, path)
     assert saved.pending == (notification(1, *alerts),)
     assert set(saved.alerts) == set(alerts)
@@ -195,15 +195,27 @@ async def test_dead_letters_are_bounded_by_number_and_by_alerts(
     monkeypatch.setattr(kept, "DEAD_ALERTS", 10)
     outbox = Outbox.open(path)
     many = tuple(alert(f"n{n}") for n in range(9))
+    dropped = 0
     for number, alerts in enumerate([(alert(),)] * 5 + [many, many], 1):
         await outbox.commit(Change((notification(number, *alerts),)))
-        await outbox.bury(number, REFUSED, 1, float(number))
+        dropped += await outbox.bury(number, REFUSED, 1, float(number))
         left = [letter.notification.number for letter in outbox.dead()]
         expected = {5: [3, 4, 5], 6: [5, 6], 7: [7]}
         assert left == expected.get(number, left)
-    assert outbox.dead_letters_dropped == 6
+    assert dropped == 6
     saved = await reopened(outbox, path)
     assert [letter.notification.number for letter in saved.dead] == [7]
+
+
+async def test_each_dead_letter_that_makes_room_is_told_of_once_however_many_are_buried_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "DEAD_LETTERS", 3)
+    outbox = Outbox.open(path)
+    await outbox.commit(Change(tuple(map(notification, range(1, 21)))))
+    dropped = await asyncio.gather(*(outbox.bury(number, REFUSED) for number in range(1, 21)))
+    assert sum(dropped) == 17 and len(outbox.dead()) == 3
+    await reopened(outbox, path)
 
 
 async def test_many_changes_at_once_are_few_transactions(path: Path) -> None:
