@@ -14,6 +14,9 @@ from exporter.storage.model import Labels
 
 Status = Literal["firing", "resolved"]
 
+ANNOUNCEMENT = "announcement:"
+"""Begins the group key of what happens once, such as a report: it is told when it happens, and has no end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Alert:
@@ -73,6 +76,11 @@ class Notification:
             if any(alert.status(self.created_at) == "firing" for alert in self.alerts)
             else "resolved"
         )
+
+    @property
+    def is_announcement(self) -> bool:
+        """Whether it tells of something that happens once."""
+        return self.group_key.startswith(ANNOUNCEMENT)
 
 
 class Outcome(NamedTuple):

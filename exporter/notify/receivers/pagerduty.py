@@ -1,19 +1,23 @@
 """PagerDuty's Events API v2: a group of alerts is one incident, triggered by it and resolved with it.
 
-Sources: https://developer.pagerduty.com/docs/send-alert-event and `notify/pagerduty/pagerduty.go` of
-https://github.com/prometheus/alertmanager, from which the key comes: the same group is the same incident to both.
+What is only announced, such as a report, is a change event: nothing would ever resolve an incident that it opened.
+
+Sources: https://developer.pagerduty.com/docs/send-alert-event, https://developer.pagerduty.com/docs/send-change-event and
+`notify/pagerduty/pagerduty.go` of https://github.com/prometheus/alertmanager, from which the key comes: the same group is
+the same incident to both.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from yarl import URL
 
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import PagerdutyOptions
-from exporter.notify.message import Notice, compose, cut
+from exporter.notify.message import Message, Notice, compose, cut
 from exporter.notify.model import Alert, Context, Notification, Outcome
 from exporter.notify.receivers.http import (
     HttpClient,
@@ -53,13 +57,15 @@ class Pagerduty:
         assert isinstance(options, PagerdutyOptions)
         self.send_resolved = endpoint.send_resolved
         self._options = options
-        self._who = place(URL(options.url))
+        alerts = URL(options.url)
+        self._changes = str(alerts.parent / "change" / alerts.name)
+        self._who = place(alerts)
         self._client = HttpClient(
             transport_of(
                 options.http_config,
                 f"{endpoint.receiver}/{endpoint.integration}",
                 timeout=options.timeout,
-                urls=(options.url,),
+                urls=(options.url, self._changes),
                 secrets=(options.routing_key,),
             ),
             session_factory,
@@ -68,9 +74,10 @@ class Pagerduty:
 
     async def send(self, notification: Notification, context: Context) -> Outcome:
         """One attempt."""
-        body = encode(event(notification, context, self._options))
+        url, make = (self._changes, change) if notification.is_announcement else (self._options.url, event)
+        body = encode(make(notification, context, self._options))
         headers = {"Content-Type": "application/json"}
-        answer = await self._client.post(self._options.url, body, headers, now=context.now)
+        answer = await self._client.post(url, body, headers, now=context.now)
         return outcome_of(answer, self._who)
 
     async def close(self) -> None:
@@ -84,13 +91,8 @@ def event(notification: Notification, context: Context, options: PagerdutyOption
     message = compose(notification, context, actions=shipped_actions())
     shared = common([alert.labels for alert in notification.alerts])
     inner: dict[str, Any] = {
-        "summary": cut(message.title, SUMMARY_CHARACTERS) or notification.receiver,
-        "source": options.source
-        or shared.get("instance")
-        or context.facts.get("instance")
-        or "vllm-exporter",
+        **_head(message, notification, context, options, shared),
         "severity": options.severity or severity(notification),
-        "timestamp": time_text(min((alert.starts_at for alert in notification.alerts), default=context.now)),
         "component": options.component or shared.get("model_name", ""),
         "group": options.group or shared.get("job", ""),
         "class": options.class_ or shared.get("alertname", ""),
@@ -111,10 +113,54 @@ def event(notification: Notification, context: Context, options: PagerdutyOption
         "num_resolved": str(
             sum(alert.status(notification.created_at) == "resolved" for alert in notification.alerts)
         ),
+        **_details(message, context, shared),
+    }
+    return _fitting(whole, inner, details)
+
+
+def change(notification: Notification, context: Context, options: PagerdutyOptions) -> dict[str, Any]:
+    """The change event of what is only announced, as JSON values; it has no severity, no key and no end."""
+    message = compose(notification, context, actions=shipped_actions())
+    shared = common([alert.labels for alert in notification.alerts])
+    whole = {
+        "routing_key": options.routing_key.get_secret_value(),
+        "links": _links(message.console, [notice.runbook for notice in message.notices]),
+    }
+    return _fitting(
+        whole,
+        _head(message, notification, context, options, shared),
+        _details(message, context, shared),
+    )
+
+
+def _head(
+    message: Message,
+    notification: Notification,
+    context: Context,
+    options: PagerdutyOptions,
+    shared: Mapping[str, str],
+) -> dict[str, str]:
+    return {
+        "summary": cut(message.title, SUMMARY_CHARACTERS) or notification.receiver,
+        "source": options.source
+        or shared.get("instance")
+        or context.facts.get("instance")
+        or "vllm-exporter",
+        "timestamp": time_text(min((alert.starts_at for alert in notification.alerts), default=context.now)),
+    }
+
+
+def _details(message: Message, context: Context, shared: Mapping[str, str]) -> dict[str, Any]:
+    return {
         **context.facts,
         "labels": shared,
         "alerts": [_words(notice) for notice in message.notices],
     }
+
+
+def _fitting(
+    whole: Mapping[str, Any], inner: Mapping[str, Any], details: Mapping[str, Any]
+) -> dict[str, Any]:
     full = {**whole, "payload": {**inner, "custom_details": details}}
     return full if len(encode(full)) <= EVENT_BYTES else {**whole, "payload": inner}
 

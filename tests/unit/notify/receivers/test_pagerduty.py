@@ -11,10 +11,13 @@ import pytest
 
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import PagerdutyOptions
-from exporter.notify.model import Alert, Context, Notification
+from exporter.notify.dispatch.dispatcher import Dispatcher
+from exporter.notify.model import Alert, Context, Notification, Receiver
+from exporter.notify.outbox.outbox import Outbox
 from exporter.notify.receivers.build import build
 from exporter.notify.receivers.pagerduty import EVENT_BYTES, event, severity
 from exporter.notify.receivers.payload import encode
+from exporter.notify.trial import trial_config
 
 NOW = 1_700_000_000.0
 OPTIONS = PagerdutyOptions(routing_key="R0123456789")
@@ -119,3 +122,30 @@ async def test_the_event_is_posted_and_the_key_never_comes_back(
     assert server.requests[0].json["routing_key"] == "R0123456789"
     assert "<secret> is invalid" in outcomes[2].answer
     assert "R0123456789" not in repr(outcomes)
+
+
+async def test_what_is_only_announced_opens_no_incident(
+    start: Callable[..., Awaitable[Any]], make_alert: Make, context: Context, reach: Callable[..., Receiver]
+) -> None:
+    server = await start()
+    receiver = reach("pagerduty", server.url)
+    said = {"summary": "Last week: 99.95%", "description": "TTFT held."}
+    report = make_alert("VLLMSLOReport", annotations=tuple(sorted(said.items())))
+    endpoint = Endpoint("ops", "pagerduty[0]", "pagerduty", True, OPTIONS)
+    outbox = Outbox.in_memory()
+    written: list[Notification] = []
+    dispatcher = Dispatcher(trial_config([endpoint]), outbox, deliver=written.extend)
+    dispatcher.announce(report, "ops")
+    await dispatcher.drain()
+    await outbox.close()
+    assert len(written) == 1
+    for notification in written:
+        assert (await receiver.send(notification, context)).result == "delivered"
+    (request,) = server.requests
+    assert request.path == "/v2/change/enqueue"
+    body = request.json
+    assert body.keys() == {"routing_key", "payload", "links"}
+    inner = body["payload"]
+    assert inner.keys() == {"summary", "source", "timestamp", "custom_details"}
+    assert inner["summary"] == "Last week: 99.95%"
+    assert inner["custom_details"]["alerts"][0]["how_bad"] == "TTFT held."
