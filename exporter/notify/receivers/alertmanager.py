@@ -15,11 +15,11 @@ from yarl import URL
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import AlertmanagerOptions
 from exporter.notify.model import Alert, Context, Notification, Outcome
+from exporter.notify.receivers.answers import outcome_of
 from exporter.notify.receivers.http import (
     HttpClient,
     SessionFactory,
     open_session,
-    outcome_of,
     place,
 )
 from exporter.notify.receivers.payload import encode, time_text, with_no_data

@@ -10,7 +10,6 @@ import io
 import os
 import ssl
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 import aiohttp
@@ -20,7 +19,10 @@ from yarl import URL
 
 from exporter import __version__
 from exporter.notify.config.values import DEFAULT_TIMEOUT
-from exporter.notify.model import Outcome
+from exporter.notify.receivers.answers import MOST_RETRY_AFTER_SECONDS as MOST_RETRY_AFTER_SECONDS
+from exporter.notify.receivers.answers import Answer as Answer
+from exporter.notify.receivers.answers import outcome_of as outcome_of
+from exporter.notify.receivers.answers import retry_after as retry_after
 from exporter.notify.receivers.masking import Masker
 from exporter.notify.receivers.redirects import (
     FOLLOWED,
@@ -39,26 +41,8 @@ ANSWER_SECONDS = 2.0
 """How long an answer's body is waited for once its head is there."""
 KEEP_ALIVE_SECONDS = 1.0
 """A connection is kept for a storm's next message, and no longer: an old one may turn out to be closed when it counts."""
-RETRIED = frozenset({408, 425, 429})
-"""Beside 5xx: codes that say "later"."""
-MOST_RETRY_AFTER_SECONDS = 86400.0
 
 SessionFactory = Callable[[AbstractResolver], aiohttp.ClientSession]
-
-
-class Answer(NamedTuple):
-    """What came back. `code` None: nothing did, and `problem` says why in words that show no address but host and port.
-
-    `text` is the beginning of the body on one line, secrets masked; `body` its first `ANSWER_BYTES` bytes as they came.
-    `final`: trying again cannot help.
-    """
-
-    code: int | None
-    problem: str = ""
-    final: bool = False
-    retry_after: float | None = None
-    text: str = ""
-    body: bytes = b""
 
 
 class Transport(NamedTuple):
@@ -203,34 +187,6 @@ def _parsed(url: str) -> URL | None:
     except ValueError:
         return None
     return parsed if parsed.host else None
-
-
-def outcome_of(answer: Answer, who: str) -> Outcome:
-    """What an answer means by its code: 2xx is delivered; 408, 425, 429, 5xx and none at all may be tried again."""
-    code = answer.code
-    if code is None:
-        return Outcome("refused" if answer.final else "retry", answer.problem)
-    if 200 <= code < 300:
-        return Outcome("delivered", f"{who} answered {code}", code, answer=answer.text)
-    if code in RETRIED or code >= 500:
-        return Outcome("retry", f"{who} answered {code}", code, answer.retry_after, answer.text)
-    hint = ", a redirect, which is not followed" if 300 <= code < 400 else ""
-    return Outcome("refused", f"{who} answered {code}{hint}", code, answer=answer.text)
-
-
-def retry_after(value: str, now: float) -> float | None:
-    """Seconds to wait as the header says, as a number or a date; None where it says nothing that makes sense.
-
-    Source: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
-    """
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:12]), MOST_RETRY_AFTER_SECONDS)
-    try:
-        seconds = parsedate_to_datetime(value).timestamp() - now
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
-    return min(max(seconds, 0.0), MOST_RETRY_AFTER_SECONDS)
 
 
 def place(url: URL) -> str:

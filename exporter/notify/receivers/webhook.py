@@ -10,12 +10,12 @@ from yarl import URL
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import WebhookOptions
 from exporter.notify.model import Context, Notification, Outcome
+from exporter.notify.receivers.answers import outcome_of
 from exporter.notify.receivers.body import Body, BodyError
 from exporter.notify.receivers.http import (
     HttpClient,
     SessionFactory,
     open_session,
-    outcome_of,
     place,
 )
 from exporter.notify.receivers.payload import encode, payload

@@ -13,15 +13,8 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from exporter.notify.receivers.http import (
-    ANSWER_BYTES,
-    Answer,
-    HttpClient,
-    Transport,
-    outcome_of,
-    place,
-    retry_after,
-)
+from exporter.notify.receivers.answers import Answer, outcome_of
+from exporter.notify.receivers.http import ANSWER_BYTES, HttpClient, Transport, place
 from exporter.notify.receivers.masking import Masker
 
 Start = Callable[..., Awaitable[Any]]
@@ -74,46 +67,6 @@ async def test_a_large_body_is_sent_whole(start: Start) -> None:
     body = b"x" * 3_000_000
     assert (await post(server.url, body)).code == 200
     assert server.requests[0].body == body
-
-
-@pytest.mark.parametrize(
-    ("code", "result"),
-    [
-        (200, "delivered"), (201, "delivered"), (204, "delivered"), (299, "delivered"),
-        (408, "retry"), (425, "retry"), (429, "retry"), (500, "retry"), (501, "retry"), (503, "retry"), (599, "retry"),
-        (300, "refused"), (302, "refused"), (304, "refused"),
-        (400, "refused"), (401, "refused"), (404, "refused"), (410, "refused"), (413, "refused"), (422, "refused"),
-    ],
-)  # fmt: skip
-def test_a_code_says_whether_it_is_worth_trying_again(code: int, result: str) -> None:
-    outcome = outcome_of(Answer(code, retry_after=7.0, text="because"), "hook:80")
-    assert outcome.result == result
-    assert outcome.code == code
-    assert str(code) in outcome.detail
-    assert outcome.answer == "because"
-    assert outcome.retry_after == (7.0 if result == "retry" else None)
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("120", 120.0),
-        (" 0 ", 0.0),
-        ("Tue, 14 Nov 2023 22:13:50 GMT", 30.0),
-        ("Tue, 14 Nov 2023 22:00:00 GMT", 0.0),
-        ("Tue, 14 Nov 2034 22:00:00 GMT", 86400.0),
-        ("99999999999999999999999", 86400.0),
-        ("soon", None),
-        ("-5", None),
-        ("٣", None),
-        ("1.5", None),
-        ("", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date_and_anything_else_is_nothing(
-    value: str, seconds: float | None
-) -> None:
-    assert retry_after(value, NOW) == seconds
 
 
 async def test_the_answer_is_kept_masked_and_cut(start: Start, respond: Respond) -> None:
