@@ -19,11 +19,12 @@ from exporter import __version__
 from exporter.errors import ConfigError
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import AppriseOptions, DiscordOptions, TeamsOptions, TelegramOptions
-from exporter.notify.message import Message, Tone, compose
+from exporter.notify.message import Message, Tone
 from exporter.notify.model import Context, Notification, Outcome
 from exporter.notify.receivers.apprise_answers import Head, heard
 from exporter.notify.receivers.apprise_log import Entry, outcome_from_log
 from exporter.notify.receivers.blocking import SPARE_SECONDS, Threads
+from exporter.notify.receivers.composing import beside, composed
 from exporter.notify.receivers.masking import Masker
 from exporter.notify.rendering import (
     CARD_MARKDOWN,
@@ -37,7 +38,6 @@ from exporter.notify.rendering import (
     render,
     utf16_units,
 )
-from exporter.notify.runbook import shipped_actions
 
 log = structlog.get_logger(__name__)
 
@@ -117,7 +117,7 @@ class AppriseReceiver:
 
     async def send(self, notification: Notification, context: Context) -> Outcome:
         """One attempt. One that takes too long is given up, and may arrive all the same; one that was answered has arrived."""
-        message = compose(notification, context, actions=shipped_actions())
+        message = await beside(notification, lambda: composed(notification, context))
         heads: list[Head] = []
 
         def work() -> Outcome:

@@ -19,12 +19,11 @@ from exporter.notify.config.receivers import (
     TelegramOptions,
     WecomOptions,
 )
-from exporter.notify.message import compose
 from exporter.notify.model import Context, Notification, Outcome, Receiver
 from exporter.notify.receivers import chat_bots
+from exporter.notify.receivers.composing import beside, composed
 from exporter.notify.receivers.http import Answer, HttpClient, SessionFactory, Transport, open_session
 from exporter.notify.receivers.masking import Masker
-from exporter.notify.runbook import shipped_actions
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +73,7 @@ class ChatReceiver:
 
     async def send(self, notification: Notification, context: Context) -> Outcome:
         """One attempt."""
-        message = compose(notification, context, actions=shipped_actions())
+        message = await beside(notification, lambda: composed(notification, context))
         url, body = self._bot.write(message, context.now)
         data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = {"Content-Type": "application/json; charset=utf-8"}

@@ -18,13 +18,12 @@ import structlog
 
 from exporter.errors import ConfigError
 from exporter.notify.config.receivers import EmailOptions
-from exporter.notify.message import compose
 from exporter.notify.model import Context, Notification, Outcome
 from exporter.notify.receivers import mail
 from exporter.notify.receivers.blocking import SPARE_SECONDS, Threads
+from exporter.notify.receivers.composing import beside, composed
 from exporter.notify.receivers.masking import Masker, basic
 from exporter.notify.receivers.transport import tls_of
-from exporter.notify.runbook import shipped_actions
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +81,7 @@ class EmailReceiver:
 
     async def send(self, notification: Notification, context: Context) -> Outcome:
         """One attempt. One that takes too long is given up, and may arrive all the same."""
-        message = compose(notification, context, actions=shipped_actions())
+        message = await beside(notification, lambda: composed(notification, context))
         headers = self._options.headers
         written = mail.write(
             message, notification, sender=self._sender, to=self._to, headers=headers, now=context.now

@@ -17,8 +17,9 @@ from yarl import URL
 
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import PagerdutyOptions
-from exporter.notify.message import Message, Notice, compose, cut
+from exporter.notify.message import Message, Notice, cut
 from exporter.notify.model import Alert, Context, Notification, Outcome
+from exporter.notify.receivers.composing import beside, composed
 from exporter.notify.receivers.http import (
     HttpClient,
     SessionFactory,
@@ -28,7 +29,6 @@ from exporter.notify.receivers.http import (
 )
 from exporter.notify.receivers.payload import common, encode, time_text
 from exporter.notify.receivers.transport import transport_of
-from exporter.notify.runbook import shipped_actions
 
 EVENT_BYTES = 512_000
 """Largest event that PagerDuty takes."""
@@ -75,7 +75,7 @@ class Pagerduty:
     async def send(self, notification: Notification, context: Context) -> Outcome:
         """One attempt."""
         url, make = (self._changes, change) if notification.is_announcement else (self._options.url, event)
-        body = encode(make(notification, context, self._options))
+        body = await beside(notification, lambda: encode(make(notification, context, self._options)))
         headers = {"Content-Type": "application/json"}
         answer = await self._client.post(url, body, headers, now=context.now)
         return outcome_of(answer, self._who)
@@ -88,7 +88,7 @@ class Pagerduty:
 def event(notification: Notification, context: Context, options: PagerdutyOptions) -> dict[str, Any]:
     """The event as JSON values; without its details where it would be too large with them."""
     firing = notification.status == "firing"
-    message = compose(notification, context, actions=shipped_actions())
+    message = composed(notification, context)
     shared = common([alert.labels for alert in notification.alerts])
     inner: dict[str, Any] = {
         **_head(message, notification, context, options, shared),
@@ -120,7 +120,7 @@ def event(notification: Notification, context: Context, options: PagerdutyOption
 
 def change(notification: Notification, context: Context, options: PagerdutyOptions) -> dict[str, Any]:
     """The change event of what is only announced, as JSON values; it has no severity, no key and no end."""
-    message = compose(notification, context, actions=shipped_actions())
+    message = composed(notification, context)
     shared = common([alert.labels for alert in notification.alerts])
     whole = {
         "routing_key": options.routing_key.get_secret_value(),
