@@ -75,6 +75,11 @@ RECEIVED = Family(
     "Alerts that came in to be told of, from the rules and by the API.",
     ("status",),
 )
+DROPPED = Family(
+    "vllm_exporter_notify_alerts_dropped_total",
+    "counter",
+    "Alerts that were pushed and found no room, or had to leave for one of a rule.",
+)
 ALERTS = Family(
     "vllm_exporter_notify_alerts",
     "gauge",
@@ -126,6 +131,7 @@ FAMILIES = (
     CIRCUIT,
     SUPPRESSED,
     RECEIVED,
+    DROPPED,
     ALERTS,
     GROUPS,
     SILENCES,
@@ -159,6 +165,7 @@ class NotifyMetrics:
             self._block.counter(RECEIVED, status).set(0)
         for reason in SUPPRESSIONS:
             self._block.counter(SUPPRESSED, reason).set(0)
+        self.dropped(0)
         self.dead_letters(0)
         self._block.counter(DEAD_DROPPED).set(0)
 
@@ -223,6 +230,10 @@ class NotifyMetrics:
     def received(self, status: str, count: int = 1) -> None:
         """Alerts came in."""
         self._block.counter(RECEIVED, status).inc(count)
+
+    def dropped(self, count: int) -> None:
+        """Alerts found no room."""
+        self._block.counter(DROPPED).inc(count)
 
     def suppressed(self, reason: str, count: int = 1) -> None:
         """Alerts were left out of a notification for one of SUPPRESSIONS."""

@@ -21,7 +21,8 @@ from exporter.notify.outbox.model import Change
 log = structlog.get_logger(__name__)
 
 MOST = 100_000
-"""Alerts that are known at a time; more that come in are dropped and logged."""
+"""Alerts that are known at a time. Of more, pushed ones are dropped; one of a rule takes the place of one that was pushed,
+so that whoever can push cannot keep the daemon's own from being told. What rules tell of, their own limits bound."""
 
 
 class Alerts:
@@ -31,13 +32,19 @@ class Alerts:
     """
 
     def __init__(
-        self, rules: Sequence[Inhibition], write: Callable[[Change], None], most: int = MOST
+        self,
+        rules: Sequence[Inhibition],
+        write: Callable[[Change], None],
+        dropped: Callable[[int], None] = lambda count: None,
+        most: int = MOST,
     ) -> None:
         self._inhibitor = Inhibitor(rules)
         self._write = write
+        self._dropped = dropped
         self._most = most
         self._known: dict[int, Known] = {}
         self._deadlines: list[tuple[float, int]] = []
+        self._pushed: dict[int, None] = {}
         self._full = False
 
     def __iter__(self) -> Iterator[Known]:
@@ -63,12 +70,14 @@ class Alerts:
         """Alerts that come in, as they are known from now on; without those for which there is no room."""
         taken: list[Known] = []
         changed: list[Alert] = []
+        dropped = 0
         for alert in alerts:
             known = self._known.get(alert.fingerprint)
             endless = known is not None and end_of(known.alert) == math.inf
             alert = arrived(alert, endless, now)
             if known is None:
-                if not self._room():
+                if not self._room(alert, timer):
+                    dropped += 1
                     continue
                 known = self._known[alert.fingerprint] = Known(alert, dict(alert.labels), False)
                 changed.append(alert)
@@ -79,6 +88,8 @@ class Alerts:
                 known.alert = alert
             self._judge(known, end_of(alert) - now, timer)
             taken.append(known)
+        if dropped:
+            self._dropped(dropped)
         if changed:
             self._write(Change(alerts=tuple(changed)))
         return taken
@@ -125,17 +136,33 @@ class Alerts:
         fingerprint = known.alert.fingerprint
         known.fires = left > 0
         known.deadline = None
+        if left <= 0 or left == math.inf:
+            self._pushed.pop(fingerprint, None)
         if not known.fires:
             self._inhibitor.ends(fingerprint, known.values)
             return
         self._inhibitor.fires(fingerprint, known.values)
         if left < math.inf:
+            self._pushed[fingerprint] = None
             known.deadline = timer + left
             heapq.heappush(self._deadlines, (known.deadline, fingerprint))
 
-    def _room(self) -> bool:
+    def _room(self, alert: Alert, timer: float) -> bool:
         full = len(self._known) >= self._most
         if full and not self._full:
-            log.warning("too_many_alerts", limit=self._most, consequence="more are not told of")
+            log.warning(
+                "too_many_alerts", limit=self._most, consequence="of those that are pushed no more are told"
+            )
         self._full = full
-        return not full
+        if not full:
+            return True
+        if end_of(alert) < math.inf:
+            return False
+        if self._pushed:
+            # Its time is up: it leaves as any other does, and whoever was told of it hears of its end.
+            fingerprint, _ = self._pushed.popitem()
+            known = self._known[fingerprint]
+            known.deadline = timer
+            heapq.heappush(self._deadlines, (timer, fingerprint))
+            self._dropped(1)
+        return True

@@ -71,7 +71,7 @@ class Dispatcher:
         self._book = Book(self._write)
         self._orphans = Orphans()
         self._teller = Teller(self._book, self._orphans, self._write)
-        self._alerts = Alerts(config.inhibitions, self._write)
+        self._alerts = Alerts(config.inhibitions, self._write, self._metrics.dropped)
         self._routing = Routing(config)
         self._groups = Groups(self._routing)
         self._muting = Muting(self._alerts, self.silences, config.intervals, self._metrics)

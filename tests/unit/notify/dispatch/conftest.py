@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from exporter.exposition.block import Block
 from exporter.notify.config.model import Endpoint, Inhibition, NotifyConfig, Route
 from exporter.notify.config.receivers import WebhookOptions
 from exporter.notify.dispatch import Dispatcher
@@ -63,6 +64,7 @@ class Desk:
         self.ledger = ledger if ledger is not None else Ledger()
         self.sent: list[Notification] = []
         self.forwarded: list[tuple[str, Sequence[Alert]]] = []
+        self.block = Block()
         self.dispatcher = self._dispatcher()
 
     def _dispatcher(self) -> Dispatcher:
@@ -71,10 +73,14 @@ class Desk:
             self.ledger,
             deliver=self.sent.extend,
             forward=lambda receiver, alerts: self.forwarded.append((receiver, alerts)),
-            metrics=NotifyMetrics(),
+            metrics=NotifyMetrics(self.block),
             clock=lambda: self.now,
             timer=lambda: self.timer,
         )
+
+    def page(self) -> str:
+        """The metrics."""
+        return self.block.render(openmetrics=False).decode()
 
     async def put(self, *alerts: Alert) -> list[Notification]:
         """What is told in the same turn."""

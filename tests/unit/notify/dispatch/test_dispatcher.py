@@ -398,15 +398,32 @@ async def test_alerts_are_shown_by_fingerprint_until_they_end(desk, alert: Make)
     assert len(prints) == 19
 
 
-async def test_more_alerts_than_there_is_room_for_are_dropped(desk, alert: Make, monkeypatch) -> None:
+async def test_more_pushed_alerts_than_there_is_room_for_are_dropped(desk, alert: Make, monkeypatch) -> None:
     here = desk()
     monkeypatch.setattr(here.dispatcher._alerts, "_most", 2)
-    (one,) = await here.put(*(alert(instance=str(number)) for number in range(5)))
+    pushed = [alert(instance=str(number), until=here.now + 300) for number in range(5)]
+    (one,) = await here.put(*pushed)
     assert len(one.alerts) == 2
+    assert "vllm_exporter_notify_alerts_dropped_total 3" in here.page()
     await here.put(alert(instance="0", ends_at=here.now))
     await here.wait(60.0)
-    await here.put(alert(instance="4"))
-    assert len(here.dispatcher.alerts()) == 2
+    await here.put(pushed[4])
+    assert [dict(view.alert.labels)["instance"] for view in here.dispatcher.alerts()] == ["4", "1"]
+
+
+async def test_whoever_can_push_cannot_keep_the_alerts_of_rules_out(desk, alert: Make, monkeypatch) -> None:
+    here = desk()
+    monkeypatch.setattr(here.dispatcher._alerts, "_most", 3)
+    pushed = [alert(instance=str(number), until=here.now + 300) for number in range(3)]
+    await here.put(*pushed)
+    assert told(await here.put(alert("Down"))) == [("firing", ["Down firing"])]
+    assert told(await here.wait(60.0)) == [("firing", ["Slow firing", "Slow firing", "Slow resolved"])]
+    await here.put(pushed[2], alert("Over", ends_at=here.now))
+    assert {view.alert.name for view in here.dispatcher.alerts()} == {"Down", "Slow"}
+    assert len(await here.put(*(alert(f"Down{number}") for number in range(5)))) == 5
+    await here.wait(60.0)
+    assert [view.alert.name for view in here.dispatcher.alerts() if view.alert.name == "Slow"] == []
+    assert "vllm_exporter_notify_alerts_dropped_total 5" in here.page()
 
 
 async def test_the_same_alert_twice_in_one_call_is_one(desk, alert: Make) -> None:
