@@ -39,7 +39,9 @@ _RANKS = {
     "info": 3,
     "none": 4,
 }
-_RANK_OTHERS = 2
+RANK_OTHERS = 2
+"""Of a severity that we do not know: as bad as a warning."""
+
 _SILENT_LABELS = re.compile(r"alertname|severity|job|uuid|sloth_.*|__.*")
 _URL = re.compile(r"https?://[^\s<>\"'`\\|()\[\]]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -89,7 +91,7 @@ def compose(
 ) -> Message:
     """The message; `actions` says what to do by the runbook's anchor, `zone` is the reader's (None: this machine's)."""
     at = notification.created_at
-    alerts = sorted(notification.alerts, key=lambda alert: (alert.status(at) == "resolved", _rank(alert)))
+    alerts = sorted(notification.alerts, key=lambda alert: (alert.status(at) == "resolved", rank(alert)))
     shown = alerts[:NOTICES]
     common = _common(shown) if len(shown) > 1 else ()
     clock = _Clock(context.now, zone)
@@ -233,16 +235,17 @@ def _state(notification: Notification, alerts: Sequence[Alert]) -> str:
 def _tone(notification: Notification, alerts: Sequence[Alert]) -> Tone:
     if notification.status == "resolved":
         return "good"
-    rank = _rank(alerts[0])
-    return "bad" if rank < 2 else "warning" if rank == 2 else "info"
+    worst = rank(alerts[0])
+    return "bad" if worst < 2 else "warning" if worst == 2 else "info"
 
 
 def _severity(alert: Alert) -> str:
     return next((value for name, value in alert.labels if name == "severity"), "")
 
 
-def _rank(alert: Alert) -> int:
-    return _RANKS.get(_severity(alert).lower(), _RANK_OTHERS)
+def rank(alert: Alert, others: int = RANK_OTHERS) -> int:
+    """How bad an alert is by its severity, 0 the worst, 4 nothing at all; `others` where it is none that we know."""
+    return _RANKS.get(_severity(alert).lower(), others)
 
 
 def _common(alerts: Sequence[Alert]) -> Labels:

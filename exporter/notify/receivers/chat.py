@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import structlog
 
 from exporter.errors import ConfigError
@@ -24,24 +22,9 @@ from exporter.notify.receivers import chat_bots
 from exporter.notify.receivers.composing import beside, composed
 from exporter.notify.receivers.http import Answer, HttpClient, SessionFactory, Transport, open_session
 from exporter.notify.receivers.masking import Masker
+from exporter.notify.receivers.payload import encode
 
 log = structlog.get_logger(__name__)
-
-KINDS = frozenset(
-    {
-        "apprise",
-        "dingtalk",
-        "discord",
-        "email",
-        "feishu",
-        "msteams",
-        "msteamsv2",
-        "slack",
-        "telegram",
-        "wecom",
-    }
-)
-"""What `build_chat` builds."""
 
 
 class ChatReceiver:
@@ -75,9 +58,8 @@ class ChatReceiver:
         """One attempt."""
         message = await beside(notification, lambda: composed(notification, context))
         url, body = self._bot.write(message, context.now)
-        data = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = {"Content-Type": "application/json; charset=utf-8"}
-        answer = await self._client.post(url, data, headers, now=context.now)
+        answer = await self._client.post(url, encode(body), headers, now=context.now)
         self._wonder_at(answer)
         return self._bot.judge(answer)
 
@@ -98,7 +80,7 @@ class ChatReceiver:
 
 
 def build_chat(endpoint: Endpoint, session_factory: SessionFactory = open_session) -> Receiver:
-    """The receiver of one of `KINDS`.
+    """The receiver of an endpoint that people read.
 
     Raises:
         ConfigError: apprise is missing, or does not take the address.

@@ -17,8 +17,8 @@ from yarl import URL
 
 from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import PagerdutyOptions
-from exporter.notify.message import Message, Notice, cut
-from exporter.notify.model import Alert, Context, Notification, Outcome
+from exporter.notify.message import Message, Notice, cut, rank
+from exporter.notify.model import Context, Notification, Outcome
 from exporter.notify.receivers.composing import beside, composed
 from exporter.notify.receivers.http import (
     HttpClient,
@@ -34,17 +34,8 @@ EVENT_BYTES = 512_000
 """Largest event that PagerDuty takes."""
 SUMMARY_CHARACTERS = 1024
 
-_SEVERITIES = {
-    "page": "critical",
-    "critical": "critical",
-    "emergency": "critical",
-    "error": "error",
-    "warning": "warning",
-    "ticket": "warning",
-    "info": "info",
-    "none": "info",
-}
-_WORST_FIRST = ("critical", "error", "warning", "info")
+_SEVERITIES = ("critical", "error", "warning", "info", "info")
+"""PagerDuty's words by an alert's rank."""
 
 
 class Pagerduty:
@@ -169,13 +160,10 @@ def severity(notification: Notification) -> str:
     """The worst of the alerts that fire, or of all where none does; a label that we do not know is an error's."""
     at = notification.created_at
     firing = [alert for alert in notification.alerts if alert.status(at) == "firing"]
-    found = {_severity(alert) for alert in firing or notification.alerts}
-    return next((one for one in _WORST_FIRST if one in found), "error")
-
-
-def _severity(alert: Alert) -> str:
-    label = next((value for name, value in alert.labels if name == "severity"), "error")
-    return _SEVERITIES.get(label.lower(), "error")
+    error = _SEVERITIES.index("error")
+    return _SEVERITIES[
+        min((rank(alert, others=error) for alert in firing or notification.alerts), default=error)
+    ]
 
 
 def _words(notice: Notice) -> dict[str, str]:
