@@ -115,12 +115,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         help="send a marked test alert to the receivers, and say what they answer",
         allow_abbrev=False,
     )
-    _add_command(notify, "exporter.notify.command", "test notify", arguments)
+    _add_command(notify, "exporter.notify.commands.test", "test notify", arguments)
 
     letters = commands.add_parser(
         "notify", help="what waits to be sent, what was given up, and send it again", allow_abbrev=False
     )
-    _add_command(letters, "exporter.notify.letters", "notify", arguments)
+    _add_command(letters, "exporter.notify.commands.letters", "notify", arguments)
 
     query = commands.add_parser("query", help="ask a running daemon in PromQL", allow_abbrev=False)
     _add_command(query, "exporter.promtool.query", "query", arguments)

@@ -15,7 +15,8 @@ import pytest
 from aiohttp import ClientSession, web
 
 from exporter.errors import ConfigError
-from exporter.notify import command, letters
+from exporter.notify.commands import letters
+from exporter.notify.commands import test as command
 from exporter.notify.config.load import load_config
 from exporter.notify.delivery.delivery import Delivery
 from exporter.notify.dispatch import Dispatcher

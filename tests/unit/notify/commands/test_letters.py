@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporter.notify.letters import shown
+from exporter.notify.commands.letters import shown
 
 OUTCOME = {
     "result": "retry",
