@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import structlog
 
 from exporter.errors import ConfigError
@@ -90,18 +92,26 @@ def build_chat(endpoint: Endpoint, session_factory: SessionFactory = open_sessio
         from exporter.notify.receivers.email import EmailReceiver
 
         return EmailReceiver(endpoint.options, send_resolved=endpoint.send_resolved, place=place)
-    bot, secrets = _bot(endpoint)
-    if bot is not None:
-        transport = Transport(timeout=endpoint.options.timeout, masker=Masker(secrets[1:], secrets[:1]))
-        client = HttpClient(transport, session_factory)
-        return ChatReceiver(bot, client, send_resolved=endpoint.send_resolved, place=place)
+    if (direct := _direct(endpoint)) is not None:
+        masker = Masker(direct.secrets, [direct.url])
+        client = HttpClient(Transport(timeout=endpoint.options.timeout, masker=masker), session_factory)
+        return ChatReceiver(direct.bot, client, send_resolved=endpoint.send_resolved, place=place)
     from exporter.notify.receivers.apprise import build_apprise
 
     return build_apprise(endpoint)
 
 
-def _bot(endpoint: Endpoint) -> tuple[chat_bots.Bot | None, list[str]]:
-    """The bot where the service is spoken to directly, and its secrets, the address first."""
+@dataclass(frozen=True, slots=True)
+class _Direct:
+    """A service that is spoken to directly, its address, and what else of it must not be shown."""
+
+    bot: chat_bots.Bot
+    url: str = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+def _direct(endpoint: Endpoint) -> _Direct | None:
+    """Nothing where apprise speaks to the service."""
     options = endpoint.options
     match options:
         case SlackOptions():
@@ -109,17 +119,17 @@ def _bot(endpoint: Endpoint) -> tuple[chat_bots.Bot | None, list[str]]:
             look = {
                 name: getattr(options, name) for name in ("channel", "username", "icon_emoji", "icon_url")
             }
-            return chat_bots.slack(url, look), [url]
+            return _Direct(chat_bots.slack(url, look), url)
         case FeishuOptions() | DingtalkOptions():
             url = options.webhook_url.get_secret_value()
             secret = options.secret.get_secret_value() if options.secret is not None else None
             make = chat_bots.feishu if isinstance(options, FeishuOptions) else chat_bots.dingtalk
-            return make(url, secret), [url, *([secret] if secret else [])]
+            return _Direct(make(url, secret), url, (secret,) if secret else ())
         case WecomOptions():
             url = options.webhook_url.get_secret_value()
-            return chat_bots.wecom(url), [url]
+            return _Direct(chat_bots.wecom(url), url)
         case AppriseOptions() | DiscordOptions() | TeamsOptions() | TelegramOptions():
-            return None, []
+            return None
     raise ConfigError(
         [f"{endpoint.receiver}/{endpoint.integration}: there is no receiver of the kind {endpoint.kind!r}"]
     )
