@@ -68,12 +68,14 @@ class Link:
             try:
                 self._connect()
                 assert self._connection is not None
+                # Not a matter of the file: what cannot be encoded does not make it a broken one.
+                steps = rows.anew(self._whole()) if self.behind else rows.changes(deltas)
                 with translated():
                     check_log(self._connection, self._path)
-                    if self.behind:
-                        rows.write_anew(self._connection, self._whole())
-                    else:
-                        rows.write(self._connection, deltas)
+                    rows.write(self._connection, steps)
+            except MemoryError:
+                self._failed(FileError("other", "not enough memory"))
+                return False
             except FileError as error:
                 self._failed(error)
                 if error.reason not in BROKEN or not self._set_aside(error.reason):

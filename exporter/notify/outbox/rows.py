@@ -1,10 +1,13 @@
-"""What is kept, written into the outbox's file: changes one by one, or all of it anew."""
+"""What is kept, as rows of the outbox's file: changes one by one, or all of it anew. What cannot be a row is left out."""
 
 from __future__ import annotations
 
+import math
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import structlog
 
 from exporter.notify.model import Alert, Notification
 from exporter.notify.outbox.codec import (
@@ -16,122 +19,161 @@ from exporter.notify.outbox.codec import (
     encode_silence,
 )
 from exporter.notify.outbox.kept import Delta, Kept, Tried
-from exporter.notify.outbox.model import DeadLetter, Identities, LogEntry
+from exporter.notify.outbox.model import DeadLetter, Identities, LogEntry, Silence
 from exporter.storage.archive_file import transaction
+
+Step = tuple[str, list[tuple[Any, ...]]]
+"""A statement, and the rows that it is for."""
 
 _TABLES = ("notification", "log", "alert", "silence", "endpoint", "hash_key", "next")
 _NEW = "INSERT OR REPLACE INTO notification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_Thing = TypeVar("_Thing")
+
+log = structlog.get_logger(__name__)
 
 
-def write(connection: sqlite3.Connection, deltas: Sequence[Delta]) -> None:
-    """Several deltas, one after another, in one transaction.
+def write(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
+    """All steps, one after another, in one transaction.
 
     Raises:
         sqlite3.Error, OSError: nothing of them is written.
     """
-    known: dict[int, str] = {}
     with transaction(connection):
-        for delta in deltas:
-            _write(connection, delta, known)
+        for statement, rows in steps:
+            connection.executemany(statement, rows)
 
 
-def write_anew(connection: sqlite3.Connection, kept: Kept) -> None:
-    """Everything, in the place of what the file holds.
+def changes(deltas: Iterable[Delta]) -> list[Step]:
+    """Several deltas, one after another."""
+    known: dict[int, str] = {}
+    return [step for delta in deltas for step in _changes(delta, known) if step[1]]
 
-    Raises:
-        sqlite3.Error, OSError: the file stays as it was.
-    """
+
+def anew(kept: Kept) -> list[Step]:
+    """Everything, in the place of what the file holds."""
     known: dict[int, str] = {}
     saved = kept.saved()
-    with transaction(connection):
-        for table in _TABLES:
-            connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
-        _put_log(connection, saved.log)
-        _put_alerts(connection, saved.alerts, known)
-        connection.executemany(
-            "INSERT INTO silence VALUES (?, ?)", ((one.id, encode_silence(one)) for one in saved.silences)
-        )
-        connection.executemany(
+    return [
+        *((f"DELETE FROM {table}", [()]) for table in _TABLES),  # noqa: S608 - our own names
+        _put_log(saved.log),
+        _put_alerts(saved.alerts, known),
+        _put_silences(saved.silences),
+        (
             _NEW,
-            (_row(one, known, kept.identity, tried=kept.tried.get(one.number)) for one in saved.pending),
-        )
-        connection.executemany(
-            _NEW, (_row(one.notification, known, kept.identity, dead=one) for one in saved.dead)
-        )
-        _put_identities(connection, kept.identities)
-        connection.execute("INSERT INTO next VALUES (1, ?)", (saved.next_number,))
+            _rows(
+                saved.pending, lambda one: _row(one, known, kept.identity, tried=kept.tried.get(one.number))
+            ),
+        ),
+        (_NEW, _rows(saved.dead, lambda one: _row(one.notification, known, kept.identity, dead=one))),
+        *_put_identities(kept.identities),
+        ("INSERT INTO next VALUES (1, ?)", _rows((saved.next_number,), lambda one: (one,))),
+    ]
 
 
-def _write(connection: sqlite3.Connection, delta: Delta, known: dict[int, str]) -> None:
+def _changes(delta: Delta, known: dict[int, str]) -> list[Step]:
     change = delta.change
+    stamps = dict(delta.stamps)
+    steps: list[Step] = [(_NEW, _rows(change.notifications, lambda one: _row(one, known, stamps)))]
     if change.notifications:
-        stamps = dict(delta.stamps)
-        connection.executemany(_NEW, (_row(one, known, stamps) for one in change.notifications))
         number = max(one.number for one in change.notifications) + 1
-        connection.execute(
-            "INSERT INTO next VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET number = max(number, excluded.number)",
-            (number,),
+        steps.append(
+            (
+                "INSERT INTO next VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET number = max(number, excluded.number)",
+                _rows((number,), lambda one: (one,)),
+            )
         )
     if delta.identities is not None:
-        connection.execute("DELETE FROM endpoint")
-        _put_identities(connection, delta.identities)
-    _put_log(connection, change.log)
-    connection.executemany(
-        "DELETE FROM log WHERE group_key = ? AND receiver = ? AND integration = ?", change.gone_log
-    )
-    _put_alerts(connection, change.alerts, known)
-    connection.executemany(
-        "DELETE FROM alert WHERE fingerprint = ?", ((_signed(one),) for one in change.gone)
-    )
-    connection.executemany(
-        "INSERT OR REPLACE INTO silence VALUES (?, ?)",
-        ((one.id, encode_silence(one)) for one in change.silences),
-    )
-    connection.executemany("DELETE FROM silence WHERE id = ?", ((one,) for one in change.expired_silences))
-    connection.executemany("DELETE FROM notification WHERE number = ?", ((one,) for one in delta.struck))
-    connection.executemany(
-        "UPDATE notification SET attempts = ?, outcome = ? WHERE number = ?",
-        ((one.attempts, encode_outcome(one.outcome), one.number) for one in delta.tried),
-    )
-    connection.executemany(
-        "UPDATE notification SET attempts = ?, outcome = ?, dead_at = ? WHERE number = ?",
+        steps += [("DELETE FROM endpoint", [()]), *_put_identities(delta.identities)]
+    return [
+        *steps,
+        _put_log(change.log),
         (
-            (one.attempts, encode_outcome(one.outcome), one.at, one.notification.number)
-            for one in delta.buried
+            "DELETE FROM log WHERE group_key = ? AND receiver = ? AND integration = ?",
+            _rows(change.gone_log, tuple),
         ),
-    )
-    connection.executemany(
-        "UPDATE notification SET attempts = 0, outcome = NULL, dead_at = NULL WHERE number = ?",
-        ((one,) for one in delta.revived),
-    )
-
-
-def _put_log(connection: sqlite3.Connection, entries: Sequence[LogEntry]) -> None:
-    connection.executemany(
-        "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?, ?)",
+        _put_alerts(change.alerts, known),
+        ("DELETE FROM alert WHERE fingerprint = ?", _rows(change.gone, lambda one: (_signed(one),))),
+        _put_silences(change.silences),
+        ("DELETE FROM silence WHERE id = ?", _rows(change.expired_silences, lambda one: (one,))),
+        ("DELETE FROM notification WHERE number = ?", _rows(delta.struck, lambda one: (one,))),
         (
-            (*one[:3], encode_fingerprints(one.firing), encode_fingerprints(one.resolved), one.at)
-            for one in entries
+            "UPDATE notification SET attempts = ?, outcome = ? WHERE number = ?",
+            _rows(delta.tried, lambda one: (one.attempts, encode_outcome(one.outcome), one.number)),
         ),
-    )
+        (
+            "UPDATE notification SET attempts = ?, outcome = ?, dead_at = ? WHERE number = ?",
+            _rows(
+                delta.buried,
+                lambda one: (one.attempts, encode_outcome(one.outcome), one.at, one.notification.number),
+            ),
+        ),
+        (
+            "UPDATE notification SET attempts = 0, outcome = NULL, dead_at = NULL WHERE number = ?",
+            _rows(delta.revived, lambda one: (one,)),
+        ),
+    ]
 
 
-def _put_identities(connection: sqlite3.Connection, identities: Identities) -> None:
-    connection.executemany(
-        "INSERT INTO endpoint VALUES (?, ?, ?)", ((*key, one) for key, one in identities.of.items())
-    )
-    connection.execute("INSERT OR REPLACE INTO hash_key VALUES (1, ?)", (identities.key,))
+def _put_log(entries: Iterable[LogEntry]) -> Step:
+    def row(one: LogEntry) -> tuple[Any, ...]:
+        return (*one[:3], encode_fingerprints(one.firing), encode_fingerprints(one.resolved), one.at)
+
+    return "INSERT OR REPLACE INTO log VALUES (?, ?, ?, ?, ?, ?)", _rows(entries, row)
 
 
-def _put_alerts(connection: sqlite3.Connection, alerts: Sequence[Alert], known: dict[int, str]) -> None:
-    def rows() -> Iterator[tuple[int, str]]:
-        for alert in alerts:
-            text = known.get(id(alert))
-            if text is None:
-                text = known[id(alert)] = encode_alert(alert)
-            yield _signed(alert.fingerprint), text
+def _put_silences(silences: Iterable[Silence]) -> Step:
+    rows = _rows(silences, lambda one: (one.id, encode_silence(one)))
+    return "INSERT OR REPLACE INTO silence VALUES (?, ?)", rows
 
-    connection.executemany("INSERT OR REPLACE INTO alert VALUES (?, ?)", rows())
+
+def _put_identities(identities: Identities) -> list[Step]:
+    return [
+        (
+            "INSERT INTO endpoint VALUES (?, ?, ?)",
+            _rows(identities.of.items(), lambda one: (*one[0], one[1])),
+        ),
+        ("INSERT OR REPLACE INTO hash_key VALUES (1, ?)", [(identities.key,)]),
+    ]
+
+
+def _put_alerts(alerts: Iterable[Alert], known: dict[int, str]) -> Step:
+    def row(alert: Alert) -> tuple[Any, ...]:
+        text = known.get(id(alert))
+        if text is None:
+            text = known[id(alert)] = encode_alert(alert)
+        return _signed(alert.fingerprint), text
+
+    return "INSERT OR REPLACE INTO alert VALUES (?, ?)", _rows(alerts, row)
+
+
+def _rows(things: Iterable[_Thing], encode: Callable[[_Thing], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    rows = []
+    for thing in things:
+        try:
+            row = encode(thing)
+            _check(row)
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+            # It is no fault of the file, and the others are to be written; its text may hold a secret.
+            log.error("outbox_row_left_out", of=type(thing).__name__, error=type(error).__name__)
+        else:
+            rows.append(row)
+    return rows
+
+
+def _check(row: tuple[Any, ...]) -> None:
+    """That SQLite takes it: what it does not take there would look like a broken file."""
+    for value in row:
+        if isinstance(value, str):
+            if not value.isascii():
+                value.encode()
+        elif isinstance(value, int):
+            if not -(1 << 63) <= value < 1 << 63:
+                raise OverflowError("more than 64 bits")
+        elif isinstance(value, float):
+            if math.isnan(value):
+                raise ValueError("SQLite has no NaN")
+        elif value is not None and not isinstance(value, bytes):
+            raise TypeError("of no type of SQLite's")
 
 
 def _row(

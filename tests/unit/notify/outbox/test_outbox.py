@@ -10,11 +10,13 @@ import resource
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from exporter.notify.model import Alert, Notification, Outcome
 from exporter.notify.outbox import codec, file, kept, rows, writer
@@ -205,6 +207,41 @@ async def test_dead_letters_are_bounded_by_number_and_by_alerts(
     assert dropped == 6
     saved = await reopened(outbox, path)
     assert [letter.notification.number for letter in saved.dead] == [7]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Change((replace(notification(2), group_key="half of a \udc80 character"),)),
+        Change((replace(notification(2), created_at=NAN),)),
+        Change((replace(notification(2), number=1 << 70),)),
+        Change((), (ENTRY._replace(at=NAN),)),
+        Change((), (ENTRY._replace(firing=frozenset({-1})),)),
+        Change((), (), (alert(ends_at=object()),)),  # type: ignore[arg-type]
+        Change(gone=("x",)),  # type: ignore[arg-type]
+    ],
+)
+async def test_what_cannot_be_written_down_is_left_out_and_the_file_is_not_to_blame(
+    path: Path, odd: Change
+) -> None:
+    outbox = Outbox.open(path)
+    assert await outbox.commit(Change((notification(1),)))
+    with capture_logs() as logs:
+        odd = odd._replace(notifications=(*odd.notifications, notification(3)))
+        assert await outbox.commit(odd), "the rest of it is written"
+    assert {line["event"] for line in logs} == {"outbox_row_left_out"} and "character" not in repr(logs)
+    assert outbox.stats.set_aside == {} and outbox.stats.problem is None
+    for one in path.parent.iterdir():
+        one.unlink()
+    assert await outbox.commit(Change((notification(4),))), "all of it anew"
+    assert outbox.stats.set_aside == {} and outbox.stats.problem is None
+    await outbox.close()
+    outbox = Outbox.open(path)
+    assert [one.number for one in outbox.load().pending] == [1, 3, 4]
+    await outbox.close()
 
 
 async def test_each_dead_letter_that_makes_room_is_told_of_once_however_many_are_buried_at_once(
