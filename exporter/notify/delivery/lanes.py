@@ -86,6 +86,8 @@ class Lanes:
         """Of all lanes: the endpoint asked for it."""
         self._items: dict[int, Item] = {}
         """All of them, by number."""
+        self._watched = 0
+        """So many of them are watched."""
         self._alerts = 0
         """Of all notifications together."""
 
@@ -113,6 +115,7 @@ class Lanes:
         lane = self._lanes.setdefault(key, _Lane())
         lane.insert(item)
         self._items[item.notification.number] = item
+        self._watched += item.watched
         self._alerts += len(item.notification.alerts)
         self._note_deadline(item)
         gone = lane.superseded(even_untried=self._alerts > self._pace.crowded_alerts)
@@ -217,6 +220,8 @@ class Lanes:
 
     def withdraw(self, over: Callable[[Notification], bool], now: float) -> list[Item]:
         """Take out what has failed, is watched and is over."""
+        if not self._watched:
+            return []
         gone = [
             item
             for lane in self._lanes.values()
@@ -293,6 +298,7 @@ class Lanes:
     def _remove(self, lane: _Lane, item: Item) -> None:
         lane.items.remove(item)
         del self._items[item.notification.number]
+        self._watched -= item.watched
         self._alerts -= len(item.notification.alerts)
 
     def _schedule(self, key: str, lane: _Lane) -> None:

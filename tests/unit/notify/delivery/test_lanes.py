@@ -287,6 +287,18 @@ def test_what_has_failed_and_is_over_is_withdrawn_where_nobody_would_be_told_of_
     assert len(lanes) == 2
 
 
+def test_where_nothing_is_watched_nobody_looks_whether_it_is_over() -> None:
+    lanes = Lanes(PACE)
+    watched = item(1, "a")
+    watched.watched = True
+    put(lanes, watched, *(item(number, f"g{number}") for number in range(2, 100)))
+    for one in started(lanes, 0.0):
+        finish(lanes, one, BUSY if one is watched else DELIVERED, 0.0)
+    assert numbers(lanes.withdraw(lambda notification: True, 0.0)) == [1]
+    lanes._lanes = None  # type: ignore[assignment]  # to walk it would raise
+    assert lanes.withdraw(lambda notification: True, 0.0) == []
+
+
 def test_in_a_crowd_newer_ones_supersede_even_what_was_never_tried() -> None:
     lanes = Lanes(Pace(crowded_alerts=4))
     assert put(lanes, item(1, "g", "a", "b"), item(2, "g", "a", "b")) == []
