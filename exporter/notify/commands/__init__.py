@@ -1,0 +1,1 @@
+"""What people type: `vllm-exporter test notify` and `vllm-exporter notify list|resend`."""
