@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from yarl import URL
@@ -12,6 +11,7 @@ from exporter.notify.config.receivers import WebhookOptions
 from exporter.notify.model import Context, Notification, Outcome
 from exporter.notify.receivers.answers import outcome_of
 from exporter.notify.receivers.body import Body, BodyError
+from exporter.notify.receivers.composing import beside
 from exporter.notify.receivers.http import (
     HttpClient,
     SessionFactory,
@@ -21,9 +21,6 @@ from exporter.notify.receivers.http import (
 from exporter.notify.receivers.payload import encode, payload
 from exporter.notify.receivers.signature import HEADER, sign
 from exporter.notify.receivers.transport import transport_of
-
-_LARGE = 200
-"""Alerts from which on a payload is made in a thread, so that a storm delays no scrape."""
 
 
 class Webhook:
@@ -73,8 +70,7 @@ class Webhook:
         def values() -> dict[str, Any]:
             return payload(notification, context.external_url, self._max_alerts)
 
-        large = len(notification.alerts) >= _LARGE
         if self._body is not None:
-            given = await asyncio.to_thread(values) if large else values()
+            given = await beside(notification, values)
             return await self._body.render({**given, "now": context.now, "facts": dict(context.facts)})
-        return await asyncio.to_thread(lambda: encode(values())) if large else encode(values())
+        return await beside(notification, lambda: encode(values()))
