@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from exporter.engine.output.logfile import read_tail
-from exporter.engine.output.loglines import parse_line
 from exporter.engine.secrets import mask
 from exporter.engine.status import EngineStatus
+from exporter.notify.last_words import last_lines
 from exporter.storage.model import Labels
 
 ABOUT_THE_ENGINE = frozenset(
@@ -24,10 +24,6 @@ ABOUT_THE_ENGINE = frozenset(
     }
 )
 """Alerts of `rules/engine.rules.yml` that an engine's failure leads to."""
-LINES, CHARACTERS = 10, 1000
-"""Of the engine's output, in a message."""
-LINE_CHARACTERS = 300
-"""Of one line: vLLM prints its whole configuration in one."""
 TAIL_BYTES = 32 << 10
 """Of the output that is looked at: little enough to be read in the event loop, out of the page cache."""
 
@@ -67,20 +63,3 @@ class EngineFacts:
         status = self._status()
         facts = {"engine": status.state.value, "model": ", ".join(status.models)}
         return {name: text for name, text in facts.items() if text}
-
-
-def last_lines(output: bytes, secrets: Sequence[str] = ()) -> str:
-    """The last lines of an engine's output that say something; requests and progress bars do not."""
-    chosen: list[str] = []
-    room = CHARACTERS
-    for raw in reversed(output.splitlines()):
-        line = parse_line(raw)
-        if not line.text.strip() or line.kind in ("access", "progress"):
-            continue
-        text = mask(line.text, secrets)
-        text = text if len(text) <= LINE_CHARACTERS else text[: LINE_CHARACTERS - 1] + "…"
-        room -= len(text) + bool(chosen)
-        if len(chosen) == LINES or room < 0:
-            break
-        chosen.append(text)
-    return "\n".join(reversed(chosen))

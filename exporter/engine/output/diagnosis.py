@@ -242,7 +242,12 @@ def _by_exit_code(exit_code: int | None, scan: OutputScan, context: Context) -> 
         return _by_signal(exit_code - 128, context, tail)
     if exit_code == 0:
         return Failure("exited", f"the engine ended by itself with exit code 0{tail}", "", True)
-    return Failure("crashed", f"the engine ended with exit code {exit_code}{tail}", "see its output", True)
+    return Failure(
+        "crashed",
+        f"the engine ended with exit code {exit_code}{tail}",
+        "the end of its output may say more",
+        True,
+    )
 
 
 def _by_signal(signum: int, context: Context, tail: str) -> Failure:

@@ -53,6 +53,11 @@ _FIELD = re.compile(r"\{(\w+)\}")
 _LESS_MEMORY = (
     "lower --max-model-len, raise --gpu-memory-utilization, or spread the model with --tensor-parallel-size"
 )
+_BEFORE_IT = (
+    "the first error in the engine's output says why; "
+    "if there is none before this, look for the out-of-memory killer or a GPU error in the kernel's log"
+)
+"""These lines are read on a phone as well, where no output stands above them."""
 
 RULES: tuple[Rule, ...] = (
     # the start of the command itself
@@ -251,15 +256,15 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "invalid_config", b"validation error", pattern=r"ValidationError: \d+ validation errors? for (?P<what>\w+)",
-        says="vLLM refuses its configuration ({what})", then="see its output for the value that it names",
+        says="vLLM refuses its configuration ({what})", then="the first error in the engine's output names the value",
     ),
     # what happens to a running engine; a retry is the right thing
-    Rule("rpc_timeout", b"RPC call to", running=True, retryable=True, pattern=r"RPC call to (?P<call>\w+) timed out", says="a worker did not answer {call} in time", then="see the worker's output; VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS sets the time"),
+    Rule("rpc_timeout", b"RPC call to", running=True, retryable=True, pattern=r"RPC call to (?P<call>\w+) timed out", says="a worker did not answer {call} in time", then="the worker's output may say why; VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS sets the time"),
     Rule("cuda_error", b"CUDA error", running=True, retryable=True, pattern=r"CUDA error: (?P<what>.*)", says="CUDA error: {what}", then="if it repeats, look for Xid errors in the kernel's log"),
     Rule("nccl_error", b"NCCL error", running=True, retryable=True, says="{line}", then="check the links between the GPUs; NCCL_DEBUG=INFO tells more"),
     Rule("worker_died", b"died unexpectedly", running=True, retryable=True, consequence=True, pattern=r"(?P<who>Worker proc \S+|Engine core proc \S+|\S+) died unexpectedly", says="{who} died unexpectedly", then="look for the out-of-memory killer or a GPU error in the kernel's log"),
-    Rule("engine_died", b"EngineDeadError", running=True, retryable=True, consequence=True, says="vLLM's engine process died", then="see the output above it"),
-    Rule("engine_died", b"Engine core initialization failed", retryable=True, consequence=True, says="vLLM's engine process died while loading", then="see the output above it"),
+    Rule("engine_died", b"EngineDeadError", running=True, retryable=True, consequence=True, says="vLLM's engine process died", then=_BEFORE_IT),
+    Rule("engine_died", b"Engine core initialization failed", retryable=True, consequence=True, says="vLLM's engine process died while loading", then=_BEFORE_IT),
 )  # fmt: skip
 """In the order in which they count: a cause before its consequences. `Address already in use` may also come from a port
 inside vLLM, which a retry mends; whether somebody holds the engine's own port decides."""

@@ -10,7 +10,7 @@ from exporter.alerting.files import read_groups
 from exporter.engine.output.diagnosis import Failure
 from exporter.engine.states import EngineState
 from exporter.engine.status import EngineStatus
-from exporter.notify.engine_facts import ABOUT_THE_ENGINE, EngineFacts, last_lines
+from exporter.notify.engine_facts import ABOUT_THE_ENGINE, EngineFacts
 
 CRASHED = (("alertname", "VLLMEngineCrashed"), ("severity", "critical"))
 FAILURE = Failure("gpu_out_of_memory", "the GPU ran out of memory", "use a smaller model", retryable=True)
@@ -58,26 +58,6 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
 def test_a_message_may_name_the_engines_state_and_models() -> None:
     assert EngineFacts(status).facts() == {"engine": "backoff", "model": "llama, lora"}
     assert EngineFacts(lambda: EngineStatus("attached", "http://x")).facts() == {"engine": "stopped"}
-
-
-def test_at_most_ten_lines_and_a_thousand_characters_are_shown() -> None:
-    short = "\n".join(f"line {number}" for number in range(100)).encode()
-    assert last_lines(short).splitlines() == [f"line {number}" for number in range(90, 100)]
-    long = "\n".join("é" * 900 + str(number) for number in range(10)).encode()
-    shown = last_lines(long)
-    assert len(shown) <= 1000
-    assert [len(line) for line in shown.splitlines()] == [300, 300, 300]
-    assert last_lines(b"") == ""
-
-
-def test_a_line_is_masked_before_it_is_cut() -> None:
-    secret = "s" * 40
-    line = ("x" * 280 + secret).encode()
-    assert "sss" not in last_lines(line, [secret])
-
-
-def test_colours_and_broken_text_do_no_harm() -> None:
-    assert last_lines(b"\x1b[31mred\x1b[0m \xff\n") == "red \N{REPLACEMENT CHARACTER}"
 
 
 def test_the_alerts_about_the_engine_are_shipped_ones() -> None:
