@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from exporter.notify.delivery.pace import Pace
 from exporter.notify.delivery.status import EndpointStatus
@@ -93,11 +93,15 @@ class Delivery:
             await asyncio.gather(*(worker.close() for worker in self._workers.values()))
 
     async def replace(
-        self, receivers: Mapping[Key, Receiver], identities: Mapping[Key, str] | None = None
+        self,
+        receivers: Mapping[Key, Receiver],
+        identities: Mapping[Key, str] | None = None,
+        unchanged: Collection[Key] = (),
     ) -> None:
         """These are the endpoints from now on; what waits for one that stays goes out by its new settings, at once.
 
-        One whose identity is another's than before does not stay.
+        One whose identity is another's than before does not stay. One that is `unchanged` in all its settings keeps its
+        circuit, and what it asked to wait.
         """
         self._around.metrics.endpoints(receivers)
         before, self._identities = self._identities, dict(identities or {})
@@ -109,7 +113,7 @@ class Delivery:
         unused: list[tuple[Key, Receiver]] = []
         for key, receiver in receivers.items():
             if existing := self._workers.get(key):
-                if (old := existing.swap(receiver)) is not None:
+                if (old := existing.swap(receiver, same=key in unchanged)) is not None:
                     unused.append((key, old))
             else:
                 worker = self._workers[key] = Worker(key, receiver, self._around)

@@ -37,5 +37,11 @@ def identities(endpoints: Iterable[Endpoint], key: bytes) -> dict[tuple[str, str
     return {(one.receiver, one.integration): identity(one, key) for one in endpoints}
 
 
+def unchanged(before: Iterable[Endpoint], after: Iterable[Endpoint]) -> set[tuple[str, str]]:
+    """Each `(receiver, integration)` that has the same settings in two configurations, secrets included."""
+    places = {(one.receiver, one.integration): one for one in before}
+    return {key for one in after if places.get(key := (one.receiver, one.integration)) == one}
+
+
 def _revealed(value: object) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

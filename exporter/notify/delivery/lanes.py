@@ -29,7 +29,7 @@ class Item:
     attempts: int = 0
     last: Outcome | None = None
     watched: bool = False
-    """Its endpoint does not want to know when alerts end: when all of these have, nobody needs to hear that they fired."""
+    """It may be withdrawn when all of its alerts have ended: they fired when it came, and nobody asked for it again."""
 
 
 @dataclass(slots=True, eq=False)

@@ -68,15 +68,19 @@ class Worker:
         for one in notifications:
             age = 0.0 if again else max(0.0, clock - one.created_at)
             item = Item(one, now + self._around.give_up_after - age, self._around.outbox.attempts(one.number))
-            item.watched = not again and not self._receiver.send_resolved and not self._is_over(one)
+            item.watched = not again and not self._is_over(one)
             self._superseded += self._lanes.put(item, now)
         self._show()
         self._wake.set()
 
-    def swap(self, receiver: Receiver) -> Receiver | None:
-        """Send by another from now on, at once; the old one, where it is not in use and can be closed."""
+    def swap(self, receiver: Receiver, *, same: bool = False) -> Receiver | None:
+        """Send by another from now on; the old one, where it is not in use and can be closed.
+
+        At once, whatever failed before, unless its settings are the `same`.
+        """
         old, self._receiver = self._receiver, receiver
-        self._lanes.reset(self._around.timer())
+        if not same:
+            self._lanes.reset(self._around.timer())
         self._show()
         self._wake.set()
         return None if id(old) in self._using else old
@@ -101,7 +105,9 @@ class Worker:
         async with asyncio.TaskGroup() as attempts:
             while not (self._retired and not self._lanes.in_flight):
                 self._wake.clear()
-                self._superseded += self._lanes.withdraw(self._is_over, self._around.timer())
+                if not self._receiver.send_resolved:
+                    # It will not hear that they ended: then it needs not hear that they fired.
+                    self._superseded += self._lanes.withdraw(self._is_over, self._around.timer())
                 await self._strike_superseded()
                 for item in self._lanes.expired(self._around.timer()):
                     await self._bury(item, given_up(item.last))

@@ -363,6 +363,40 @@ async def test_an_endpoint_that_stays_away_is_left_alone_and_its_circuit_shows()
         assert rig.value("notification_circuit_state", state="closed") == 1
 
 
+async def test_a_reload_hurries_no_endpoint_whose_settings_stay() -> None:
+    limited, down = Endpoint(Outcome("retry", "429", 429, 500.0)), Endpoint(*[BUSY] * 5)
+    pace = Pace(first_wait=0.001, longest_wait=0.001, first_trial=1000.0)
+    async with rigged(pace, limited=limited, down=down) as rig:
+        await rig.put(notification(1, receiver="limited"), notification(2, receiver="down"))
+        await until(lambda: rig.outbox.attempts(1) == 1 and rig.outbox.attempts(2) == 5)
+        places = [("limited", "webhook[0]"), ("down", "webhook[0]")]
+        fresh = {key: Endpoint() for key in places}
+        await rig.delivery.replace(fresh, unchanged=set(places))
+        await rig.put(notification(3, "other", receiver="limited"), notification(4, "other", receiver="down"))
+        await asyncio.sleep(0.02)
+        assert [one.attempts for one in fresh.values()] == [[], []]
+        assert [one.circuit for one in rig.delivery.status()] == ["closed", "open"]
+        mended = {key: Endpoint() for key in places}
+        await rig.delivery.replace(mended, unchanged={places[0]})
+        await until(lambda: sorted(mended[places[1]].got) == [2, 4])
+        assert mended[places[0]].attempts == []
+
+
+async def test_whether_late_news_is_withdrawn_is_for_the_settings_as_they_are_now_to_say() -> None:
+    old, new = Endpoint(*[BUSY] * 1000), Endpoint(*[BUSY] * 1000)
+    async with rigged(r=old) as rig:
+        fires = notification(1)
+        await rig.outbox.commit(Change(alerts=fires.alerts))
+        await rig.put(fires)
+        await until(lambda: rig.outbox.attempts(1) > 0)
+        await rig.outbox.commit(Change(gone=(fires.alerts[0].fingerprint,)))
+        await until(lambda: rig.outbox.attempts(1) > 3)
+        new.send_resolved = False
+        await rig.delivery.replace({KEY: new})
+        await until(lambda: not rig.outbox.load().pending)
+        assert rig.value("notifications_total", outcome="superseded") == 1
+
+
 async def test_an_endpoint_that_is_replaced_in_the_middle_of_an_attempt_ends_it_first() -> None:
     old, new = Endpoint(), Endpoint()
     old.gate.clear()

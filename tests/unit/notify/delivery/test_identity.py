@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from exporter.notify.config.load import load_config
-from exporter.notify.delivery.identity import identities, identity
+from exporter.notify.config.model import Endpoint
+from exporter.notify.delivery.identity import identities, identity, unchanged
 
 KEY = bytes(range(16))
 FILE = """
@@ -53,6 +54,20 @@ def test_it_shows_nothing_and_is_of_one_key() -> None:
     (one,) = identities_of("webhook_configs: [{url: 'http://a/s3cret'}]")
     (other,) = identities_of("webhook_configs: [{url: 'http://a/s3cret'}]", bytes(16))
     assert one != other and len(one) == 32 and set(one) <= set("0123456789abcdef")
+
+
+def test_what_is_the_same_in_two_configurations_is_told_by_all_settings() -> None:
+    def endpoints(*configs: str) -> tuple[Endpoint, ...]:
+        text = FILE.format(configs=f"webhook_configs: [{', '.join(configs)}]")
+        return load_config(text, "alertmanager.yml").endpoints
+
+    password = "{{url: 'http://a/1', http_config: {{basic_auth: {{username: u, password: {}}}}}}}"
+    a, b = password.format("one"), "{url: 'http://b/1'}"
+    place = [("r", "webhook[0]"), ("r", "webhook[1]")]
+    assert unchanged(endpoints(a, b), endpoints(a, b)) == set(place)
+    assert unchanged(endpoints(a, b), endpoints(b, a)) == set()
+    assert unchanged(endpoints(a, b), endpoints(password.format("two"), b)) == {place[1]}
+    assert unchanged(endpoints(a), endpoints(a, b)) == {place[0]}
 
 
 def test_every_kind_that_is_configured_has_an_address() -> None:
