@@ -81,7 +81,7 @@ class Delivery:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 for worker in self._workers.values():
-                    group.create_task(worker.run())
+                    group.create_task(worker.run(), name=worker.name)
                 while True:
                     self._changed.clear()
                     orphans, self._orphans = self._orphans, []
@@ -118,7 +118,7 @@ class Delivery:
             else:
                 worker = self._workers[key] = Worker(key, receiver, self._around)
                 if self._group is not None:
-                    self._group.create_task(worker.run())
+                    self._group.create_task(worker.run(), name=worker.name)
         self._workers = {key: self._workers[key] for key in receivers}
         if self._group is None:
             for worker in retired:

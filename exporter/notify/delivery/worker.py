@@ -62,6 +62,11 @@ class Worker:
         """Attempts under way by the identity of their receiver: an old one is closed after its last."""
         self._superseded: list[Item] = []
 
+    @property
+    def name(self) -> str:
+        """Of its task."""
+        return f"notify {self._key[0]} {self._key[1]}"
+
     def take(self, notifications: Iterable[Notification], *, again: bool = False) -> None:
         """These are written down, and to be sent; `again`: somebody asked for it, and their age counts for nothing."""
         now, clock = self._around.timer(), self._around.clock()
@@ -115,7 +120,9 @@ class Worker:
                     await self._bury(item, pushed_out(item.last))
                 if not self._retired:
                     for item in self._lanes.start(self._around.timer(), news_only=self._finishing):
-                        attempts.create_task(self._attempt(item))
+                        attempts.create_task(
+                            self._attempt(item), name=f"{self.name} #{item.notification.number}"
+                        )
                 if self._finishing and not self._lanes.in_flight:
                     self._finished.set()
                 self._show()

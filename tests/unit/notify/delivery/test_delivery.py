@@ -320,6 +320,17 @@ async def test_an_endpoint_that_hangs_delays_no_other() -> None:
         assert rig.value("notifications_pending", receiver="bad") == 10
 
 
+async def test_every_task_says_whose_it_is() -> None:
+    endpoint = Endpoint()
+    endpoint.gate.clear()
+    async with rigged(r=endpoint) as rig:
+        await rig.put(notification(7))
+        await until(lambda: endpoint.attempts == [7])
+        await rig.delivery.replace({KEY: endpoint, ("new", "webhook[0]"): Endpoint()})
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert {"notify r webhook[0]", "notify r webhook[0] #7", "notify new webhook[0]"} <= names
+
+
 async def test_an_attempt_ends_with_its_time() -> None:
     endpoint = Endpoint()
     endpoint.gate.clear()
