@@ -1,7 +1,8 @@
 """The outbox: a notification is written down before its first attempt, and struck off when its receiver has it.
 
-Writing is a thread's work, many changes in one transaction where they come together. Whatever the disk does, nothing
-waits for it long and nothing is raised: what could not be written stays in memory, and goes to disk when it works again.
+Writing is a thread's work, many changes in one transaction where they come together. Whatever the disk does, nothing is
+raised: what could not be written stays in memory, and goes to disk when it works again. A write is waited for, COMMIT_SECONDS
+at most; after one that took longer nobody waits, until the disk has answered.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from exporter.notify.outbox.stats import OutboxStats
 from exporter.notify.outbox.writer import Writer
 
 COMMIT_SECONDS = 2.0
-"""Longest wait for the disk; then sending goes on without it."""
+"""Longest wait for the disk, by every change that is under way then; sending goes on without it."""
 
 log = structlog.get_logger(__name__)
 
 
 class Outbox:
-    """All that outlives the process; event loop only, but for `open`, which blocks on the disk."""
+    """All that is to outlive the process; event loop only, but for `open`, which blocks on the disk."""
 
     @classmethod
     def open(cls, path: Path) -> Outbox:
@@ -103,7 +104,10 @@ class Outbox:
         return tuple(self._kept.dead.values())
 
     async def commit(self, change: Change) -> bool:
-        """Write a change down, all of it or nothing. False: it is kept in memory alone, for now."""
+        """Write a change down in one transaction; a row that no file can hold is left out, and told of in the log.
+
+        False: it is kept in memory alone, for now.
+        """
         of = self._kept.identities.of
         stamps = ((one.number, of.get((one.receiver, one.integration), "")) for one in change.notifications)
         return await self._write(Delta(change, stamps=tuple(stamp for stamp in stamps if stamp[1])))
@@ -140,7 +144,7 @@ class Outbox:
         return letter.notification
 
     async def close(self) -> None:
-        """Write what is not written yet, and let the file go."""
+        """Write what is not written yet, as far as the disk takes it within some seconds, and let the file go."""
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)
 
