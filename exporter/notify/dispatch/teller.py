@@ -13,7 +13,7 @@ from exporter.notify.dispatch.muting import Heard
 from exporter.notify.dispatch.orphans import Orphans
 from exporter.notify.dispatch.telling import Said, fingerprints
 from exporter.notify.fingerprint import show
-from exporter.notify.model import Alert, Notification
+from exporter.notify.model import ANNOUNCEMENT, Alert, Notification
 from exporter.notify.outbox.model import Change, LogEntry
 from exporter.storage.model import Labels
 
@@ -73,7 +73,7 @@ class Teller:
     def announce(self, alert: Alert, endpoints: Iterable[Endpoint], now: float) -> None:
         """Tell endpoints of something that happens once."""
         # A group of its own, so that no later one takes its place while it waits for its receiver.
-        key = f"announcement:{show(alert.fingerprint)}:{alert.starts_at:.3f}"
+        key = f"{ANNOUNCEMENT}{show(alert.fingerprint)}:{alert.starts_at:.3f}"
         for endpoint in endpoints:
             self._put_down(endpoint, key, alert.labels, (alert,), now)
 

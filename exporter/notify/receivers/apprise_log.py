@@ -14,8 +14,8 @@ from math import isfinite
 from typing import NamedTuple
 
 from exporter.notify.model import Outcome
+from exporter.notify.receivers.answers import MOST_RETRY_AFTER_SECONDS, Answer, outcome_of, retry_after
 from exporter.notify.receivers.apprise_answers import Head
-from exporter.notify.receivers.http import MOST_RETRY_AFTER_SECONDS, Answer, outcome_of, retry_after
 from exporter.notify.receivers.masking import Masker
 
 _CODE = re.compile(r"(?:error|error_code|status|code|HTTP)[=: ]\s*([1-5]\d\d)\b", re.IGNORECASE)

@@ -21,8 +21,9 @@ from exporter.notify.config.receivers import (
 )
 from exporter.notify.model import Context, Notification, Outcome, Receiver
 from exporter.notify.receivers import chat_bots
+from exporter.notify.receivers.answers import Answer
 from exporter.notify.receivers.composing import beside, composed
-from exporter.notify.receivers.http import Answer, HttpClient, SessionFactory, Transport, open_session
+from exporter.notify.receivers.http import HttpClient, SessionFactory, Transport, open_session
 from exporter.notify.receivers.masking import Masker
 from exporter.notify.receivers.payload import encode
 

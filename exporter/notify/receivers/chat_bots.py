@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from exporter.notify.message import Message, Tone
 from exporter.notify.model import Outcome
-from exporter.notify.receivers.http import Answer, outcome_of
+from exporter.notify.receivers.answers import Answer, outcome_of
 from exporter.notify.rendering import ROBOT_MARKDOWN, SLACK, Limit, octets, render
 
 SLACK_CHARACTERS = 4000

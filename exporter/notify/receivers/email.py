@@ -43,7 +43,8 @@ class EmailReceiver:
     """One mail to all addresses for each notification.
 
     Where the server takes it for some and puts others off (greylisting), the next attempt is for those alone. That is
-    remembered for the last `REMEMBERED` notifications, and not over a restart: then all addresses get it again.
+    remembered for the last `REMEMBERED` notifications, but not over a restart or a reload that builds the endpoint anew:
+    then all addresses get it again.
     """
 
     def __init__(self, options: EmailOptions, *, send_resolved: bool, place: str = "email") -> None:

@@ -19,12 +19,12 @@ from exporter.notify.config.model import Endpoint
 from exporter.notify.config.receivers import PagerdutyOptions
 from exporter.notify.message import Message, Notice, cut, rank
 from exporter.notify.model import Context, Notification, Outcome
+from exporter.notify.receivers.answers import outcome_of
 from exporter.notify.receivers.composing import beside, composed
 from exporter.notify.receivers.http import (
     HttpClient,
     SessionFactory,
     open_session,
-    outcome_of,
     place,
 )
 from exporter.notify.receivers.payload import common, encode, time_text
