@@ -13,14 +13,14 @@ import asyncio
 import itertools
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
 from exporter.notify.config.model import NotifyConfig
 from exporter.notify.dispatch.alerts import Alerts
 from exporter.notify.dispatch.book import Book, Key
 from exporter.notify.dispatch.groups import Groups
-from exporter.notify.dispatch.known import Group, Known
+from exporter.notify.dispatch.known import Arrival, Group, Known
 from exporter.notify.dispatch.muting import Muting
 from exporter.notify.dispatch.orphans import Orphans
 from exporter.notify.dispatch.routing import Routing
@@ -33,6 +33,8 @@ from exporter.notify.model import Alert, Notification
 from exporter.notify.outbox.model import Change, Saved
 from exporter.notify.silences import Silences
 
+ALERTS_A_TURN = 500
+"""Alerts that are taken in before the event loop may do something else."""
 GROUPS_A_TURN = 500
 """Groups that are looked at before the event loop may do something else."""
 COLLECTED_SECONDS = 900.0
@@ -75,6 +77,7 @@ class Dispatcher:
         self._routing = Routing(config)
         self._groups = Groups(self._routing)
         self._muting = Muting(self._alerts, self.silences, config.intervals, self._metrics)
+        self._arriving: deque[Arrival] = deque()
         self._collect_at = timer() + COLLECTED_SECONDS
         self._count_at = -math.inf
         self._news = True
@@ -99,22 +102,13 @@ class Dispatcher:
                 self._groups.schedule(group, max(timer, max(since) + group.route.group_interval))
 
     def put(self, alerts: Sequence[Alert]) -> None:
-        """Alerts that are new, have changed or have ended; told in this very turn where their group need not wait."""
-        now, timer = self._clock(), self._timer()
-        self._expire(now, timer)
-        taken = self._alerts.take(alerts, now, timer)
-        # All are known before any is told of: one of them may hold another back.
-        touched = dict.fromkeys(
-            group for known in taken for group in self._groups.place(known, now, timer) if group.due <= timer
-        )
-        for group in itertools.islice(touched, GROUPS_A_TURN):
-            self._flush(group, now, timer)
-        self._forget([known for known in taken if not known.places and not known.fires], now)
-        self._forward_all(taken)
-        fires = sum(known.fires for known in taken)
-        self._metrics.received("firing", fires)
-        self._metrics.received("resolved", len(taken) - fires)
-        self._stir(timer)
+        """Alerts that are new, have changed or have ended; told in this very turn where their group need not wait.
+
+        Of very many the rest is taken in, and all are told, in the turns that follow, or before `drain` returns.
+        """
+        self._arriving.append(Arrival(tuple(alerts)))
+        if len(self._arriving) == 1:
+            self._take_in(self._clock(), self._timer())
 
     def announce(self, alert: Alert, receiver: str | None = None) -> None:
         """Tell of something that happens once, such as a report: it joins no group, is not repeated and does not end.
@@ -135,16 +129,22 @@ class Dispatcher:
             tasks.create_task(self._writing.run(), name="notify outbox")
 
     async def drain(self) -> None:
-        """Write down and hand on all that was decided and announced before, also when `run` has been cancelled.
+        """Write down and hand on all that was put, decided and announced before, also when `run` has been cancelled.
 
         Once this returns, the outbox has it: on disk, or in memory alone where the disk fails, which the outbox tells.
         """
+        last = self._arriving[-1] if self._arriving else None
+        while last in self._arriving:
+            self._take_in(self._clock(), self._timer())
+            await asyncio.sleep(0)
         await self._writing.drain()
 
     def tick(self) -> float:
         """Do what is due now; gives the seconds until there is something to do again."""
         now, timer = self._clock(), self._timer()
         self._expire(now, timer)
+        if self._arriving and not self._take_in(now, timer):
+            return 0.0
         for _ in range(GROUPS_A_TURN):
             group = self._groups.due(timer)
             if group is None:
@@ -158,12 +158,16 @@ class Dispatcher:
             self._news = False
             self._count_at = timer + COUNTED_SECONDS
             self._count(now)
+        if self._arriving:
+            return 0.0
         nexts = (self._collect_at, self._groups.next_due(), self._alerts.next_deadline())
         return max(0.0, min(*nexts, self._count_at if self._news else math.inf) - timer)
 
     def reload(self, config: NotifyConfig) -> None:
         """Route all alerts anew; what was told stays told, and groups that stay keep their time."""
         now, timer = self._clock(), self._timer()
+        for arrival in self._arriving:
+            arrival.groups.clear()  # they are made anew, and told when they are due
         # An end that waits in its group would be told nobody by another group, which has not told of the alert.
         for group in [group for group in self._groups if not all(one.fires for one in group.alerts.values())]:
             self._flush(group, now, timer)
@@ -208,6 +212,37 @@ class Dispatcher:
                 await _woken(self._wake, wait)
             else:
                 await asyncio.sleep(0)
+
+    def _take_in(self, now: float, timer: float) -> bool:
+        """Take in a turn's share of the alerts that came first; whether that was the last of those that came together.
+
+        All are known before any is told of: one of them may hold another back, and they are told together.
+        """
+        arrival = self._arriving[0]
+        some = arrival.alerts[arrival.taken : arrival.taken + ALERTS_A_TURN]
+        arrival.taken += len(some)
+        self._expire(now, timer)
+        taken = self._alerts.take(some, now, timer)
+        arrival.groups.update(
+            dict.fromkeys(
+                group
+                for known in taken
+                for group in self._groups.place(known, now, timer)
+                if group.due <= timer
+            )
+        )
+        complete = arrival.taken >= len(arrival.alerts)
+        if complete:
+            self._arriving.popleft()
+            for group in itertools.islice(arrival.groups, GROUPS_A_TURN):
+                self._flush(group, now, timer)
+        self._forget([known for known in taken if not known.places and not known.fires], now)
+        self._forward_all(taken)
+        fires = sum(known.fires for known in taken)
+        self._metrics.received("firing", fires)
+        self._metrics.received("resolved", len(taken) - fires)
+        self._stir(timer)
+        return complete
 
     def _write(self, change: Change) -> None:
         self._writing.add(change)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -49,3 +50,12 @@ class Group:
         """Whether an alert is in it and fires."""
         known = self.alerts.get(fingerprint)
         return known is not None and known.fires
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """Alerts that came in together: so many are taken in, and these groups are told when all are."""
+
+    alerts: Sequence[Alert]
+    taken: int = 0
+    groups: dict[Group, None] = field(default_factory=dict)

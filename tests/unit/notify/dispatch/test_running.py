@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
 
 from exporter.exposition.block import Block
-from exporter.notify.config.model import Route
+from exporter.notify.config.model import Inhibition, Route
 from exporter.notify.dispatch import Dispatcher
+from exporter.notify.dispatch.dispatcher import ALERTS_A_TURN
 from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.model import Alert, Notification
 from exporter.notify.outbox.model import Change, Silence
@@ -88,6 +90,39 @@ async def test_a_storm_of_groups_leaves_the_loop_room_to_breathe(desk, config, a
         assert len(here.sent) < 3000
         await here.until(3000)
         assert len({one.group_key for one in here.sent}) == 3000
+
+
+async def test_very_many_alerts_are_taken_in_over_several_turns_and_told_together(
+    desk, config, alert: Make
+) -> None:
+    down = Inhibition((Matcher("alertname", "=", "Down"),), (Matcher("instance", "=", "7"),))
+    loaded = config(root=Route("team", group_by=frozenset(), group_wait=0.0), inhibitions=[down])
+    async with Running(loaded, desk().ledger) as here:
+        first = [alert(instance=str(number)) for number in range(3000)]
+        here.dispatcher.put([*first, alert("Down")])
+        here.dispatcher.put([alert("Late"), alert(instance="8", ends_at=time.time())])
+        assert len(here.dispatcher.alerts()) == ALERTS_A_TURN
+        turns = 0
+        while not here.sent:
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 5
+        (one,) = here.sent
+        assert len(one.alerts) == 3000
+        assert not any(("instance", "7") in told.labels for told in one.alerts), (
+            "Down, the last, holds it back"
+        )
+        await here.dispatcher.drain()
+        assert len(here.dispatcher.alerts()) == 3001
+
+
+async def test_a_reload_while_alerts_come_in_loses_none(desk, alert: Make) -> None:
+    here = desk()
+    here.dispatcher.put([alert(instance=str(number)) for number in range(1200)])
+    here.config = replace(here.config, route=replace(here.config.route, key="{}/{}"))
+    here.dispatcher.reload(here.config)
+    (one,) = await here.wait(0.0)
+    assert (one.group_key, len(one.alerts)) == ('{}/{}:{alertname="Slow"}', 1200)
 
 
 async def test_the_metrics_tell_how_many_alerts_there_are(desk, config, alert: Make) -> None:
