@@ -112,7 +112,7 @@ class HttpConfig(Part):
     authorization: Authorization | None = None
     bearer_token: Secret | None = None
     tls_config: TlsConfig = TlsConfig()
-    follow_redirects: bool = False
+    follow_redirects: bool = True
     enable_http2: bool = True
     """A permission, of which no use is made."""
     http_headers: dict[str, HeaderValues] = {}

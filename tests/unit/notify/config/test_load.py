@@ -111,7 +111,7 @@ receivers:
 def test_defaults_of_a_webhook():
     (options,) = options_of("receivers: [{name: r, webhook_configs: [{url: http://a/, timeout: 0s}]}]")
     assert isinstance(options, WebhookOptions)
-    assert (options.max_alerts, options.timeout, options.http_config.follow_redirects) == (1000, 10.0, False)
+    assert (options.max_alerts, options.timeout, options.http_config.follow_redirects) == (1000, 10.0, True)
 
 
 def test_files_of_secrets_lie_beside_the_configuration(tmp_path: Path):
@@ -134,7 +134,7 @@ global:
   smtp_require_tls: false
   pagerduty_url: https://eu.example.org/
   telegram_bot_token: S3CRET
-  http_config: {follow_redirects: true}
+  http_config: {follow_redirects: false}
 receivers:
 - name: r
   email_configs: [{to: b@example.org}, {to: c@example.org, from: d@example.org, require_tls: true}]
@@ -156,7 +156,7 @@ receivers:
     assert (duty.url, duty.class_, duty.severity) == ("https://eu.example.org/", "gpu", "warning")
     assert isinstance(inherits, WebhookOptions)
     assert isinstance(own, WebhookOptions)
-    assert (inherits.http_config.follow_redirects, own.http_config.follow_redirects) == (True, False)
+    assert (inherits.http_config.follow_redirects, own.http_config.follow_redirects) == (False, True)
 
 
 def test_a_secret_of_its_own_wins_over_one_from_global(tmp_path: Path):
