@@ -22,12 +22,31 @@ _NAME = (
     r"|(?:access|private|secret|encryption)[_-]key)"
 )
 
+_SLASH = r"\\?/"
+"""JSON may escape it."""
+_REST = r"[^\s'\"<>,()\[\]{}&?/\\]"
+_HOOKS = "|".join(
+    path.replace("/", _SLASH)
+    for path in (
+        r"hooks\.slack(?:-gov)?\.com/[a-z]{1,20}/",  # Slack
+        r"/services/(?=T[A-Z0-9]{4,20}/B[A-Z0-9]{4,20}/)",
+        r"/api/(?:v\d{1,3}/)?webhooks/(?=\d{5,25}/)",  # Discord
+        r"/open-apis/bot/(?:v\d{1,3}/)?hook/",  # Feishu, Lark
+        r"webhook\.office\.com/webhookb?\d?/|/webhookb2/|outlook\.office(?:365)?\.com/webhook/",  # Teams
+    )
+)
+"""What stands before the secret path of a webhook; also where a library's error names the path without its host."""
+
 _PATTERNS = (
     # user:password@ in a URL
     (re.compile(r"(?P<keep>\b[a-zA-Z][a-zA-Z0-9+.-]{0,20}://[^\s/:@'\"]{0,256}:)[^\s/@'\"]{1,512}(?=@)"), True),
     # the tokens of Hugging Face, OpenAI look-alikes, GitHub, AWS key ids
     (re.compile(r"\bhf_[A-Za-z0-9]{16,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{16,}|\bAKIA[A-Z0-9]{16}\b"), False),
     (re.compile(r"(?P<keep>\b[Bb]earer\s+)[A-Za-z0-9._~+/=-]{4,}"), True),
+    # webhooks that are known by their URL alone; Telegram's bots; the keys of WeCom and DingTalk, signatures of Azure
+    (re.compile(rf"(?P<keep>{_HOOKS})(?:{_REST}|{_SLASH}){{1,512}}", re.IGNORECASE), True),
+    (re.compile(r"(?P<keep>/bot)\d{3,20}(?::|%3A)[A-Za-z0-9_-]{10,256}", re.IGNORECASE), True),
+    (re.compile(rf"(?P<keep>(?:[?&]|&amp;|\\u0026)(?:key|sig|sign|access_token)=)(?:{_REST}|/){{1,512}}", re.IGNORECASE), True),
     # NAME=value, 'name': 'value', "name": ["value"…; a number is a count of tokens, not one
     (
         re.compile(
@@ -47,7 +66,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without these secrets, and without what looks like one (tokens, passwords in URLs, `api_key=…`)."""
+    """`text` without these secrets, and without what looks like one (tokens, webhooks, passwords in URLs, `api_key=…`)."""
     for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
         text = text.replace(secret, MASK)
     lowered = text.lower()
@@ -58,7 +77,10 @@ def mask(text: str, secrets: Iterable[str] = ()) -> str:
     return text
 
 
-_HINTS = ("://", "hf_", "sk-", "gh", "akia", "bearer", "key", "token", "secret", "passw", "credential")
+_HINTS = (
+    "://", "hf_", "sk-", "gh", "akia", "bearer", "key", "token", "secret", "passw", "credential", "hook", "services",
+    "/bot", "sig",
+)  # fmt: skip
 
 
 def mask_argv(argv: Sequence[str], secrets: Iterable[str] = ()) -> tuple[str, ...]:
