@@ -15,7 +15,7 @@ from exporter.alerting.conditions import Conditions
 from exporter.alerting.due import STEP_MS
 from exporter.alerting.evidence import Need, about, needs
 from exporter.alerting.ground import Ground, Recorder
-from exporter.alerting.holding import Change, hold, moved, release
+from exporter.alerting.holding import RULE_GONE, Change, hold, moved, release
 from exporter.alerting.recording import Recording
 from exporter.alerting.restore import restore
 from exporter.alerting.rulefile import Group, Rule
@@ -197,7 +197,7 @@ class LiveGroup:
         """The alerts of a rule that is gone end."""
         if not isinstance(rule.work, Alerting):
             return []
-        changes = [Change(*move) for move in forget(rule.work.alerts, now)]
+        changes = [Change(*move, reason=RULE_GONE) for move in forget(rule.work.alerts, now)]
         return self._transitions(rule, [*changes, *release(rule.work.held, now)], now)
 
     def status(self) -> GroupStatus:
@@ -298,6 +298,7 @@ class LiveGroup:
                 change.after,
                 now / 1000,
                 None if change.no_data_since is None else change.no_data_since / 1000,
+                change.reason,
             )
             for change in changes
         ]

@@ -27,6 +27,11 @@ ABSENT_STEP_MS = ABSENT_MS // 5
 """Longest time between two evaluations that counts for that, so that several have found it so: one evaluation right after
 a machine slept gives nothing up."""
 
+GIVEN_UP = "it had no data for so long that it was given up"
+NEVER_BACK = "its series did not come back, although what they come from is well again"
+RULE_GONE = "its rule is gone"
+"""Why an alert ended other than by its condition; people are told."""
+
 Standing = State | Literal["held"]
 """What others are told of an alert: its state, or that it fired and nobody knows what it does now."""
 
@@ -47,12 +52,16 @@ class Held(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What others are told; `no_data_since` where it has no data now, or was given up for want of it."""
+    """What others are told; `no_data_since` where it has no data now, or was given up for want of it.
+
+    `reason`: why it ended, where that is not that its condition did.
+    """
 
     alert: Alert
     before: Standing
     after: Standing
     no_data_since: int | None = None
+    reason: str = ""
 
 
 class Holding(NamedTuple):
@@ -108,8 +117,10 @@ def hold(
             del held[labels]
         else:
             one = held[labels] = one._replace(absent=_absent(before, now) if well(labels) else None)
-            if (timeout and waited >= timeout) or (one.absent or 0) >= ABSENT_MS:
-                changes.append(Change(over(one.alert, now), "held", "inactive", one.since))
+            never_back = one.absent is not None and one.absent >= ABSENT_MS
+            if never_back or (timeout and waited >= timeout):
+                reason = NEVER_BACK if never_back else GIVEN_UP
+                changes.append(Change(over(one.alert, now), "held", "inactive", one.since, reason))
                 del held[labels]
             elif not one.told and now - one.since >= GRACE_MS:
                 changes.append(Change(one.alert, "firing", "held", one.since))
@@ -126,7 +137,7 @@ def _absent(before: Held, now: int) -> int:
 
 def release(held: Mapping[Labels, Held], now: int) -> list[Change]:
     """The ends of all held alerts: their rule is gone."""
-    return [Change(over(one.alert, now), "held", "inactive") for one in held.values()]
+    return [Change(over(one.alert, now), "held", "inactive", reason=RULE_GONE) for one in held.values()]
 
 
 def moved(held: Mapping[Labels, Held], by: int) -> Mapping[Labels, Held]:

@@ -15,7 +15,7 @@ class Transition:
     Inactive after pending: it never fired. Inactive after firing: it is resolved, or its rule is gone. Held after firing:
     its data is gone, or the rule failed by its limit, and nobody knows; then it fires again, or is inactive.
     `at`: the evaluation, in unix seconds, as is `no_data_since`: of an alert that has no data, and of one that was given
-    up for want of it. Times within `alert` are milliseconds.
+    up for want of it. Times within `alert` are milliseconds. `reason`: why it ended, where its condition did not end it.
     """
 
     file: str
@@ -27,6 +27,7 @@ class Transition:
     after: Standing
     at: float
     no_data_since: float | None = None
+    reason: str = ""
 
     @property
     def starts_at(self) -> float | None:

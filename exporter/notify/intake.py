@@ -15,6 +15,7 @@ from urllib.parse import quote_plus
 
 import structlog
 
+from exporter.alerting.holding import RULE_GONE
 from exporter.alerting.remembered import Remembered
 from exporter.alerting.status import GroupStatus
 from exporter.alerting.transition import Transition
@@ -25,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS = 60.0
 """How often the texts of firing alerts are brought up to date; `rules.alert.resend-delay` in Prometheus."""
+
+ENDED = "ended"
+"""The annotation that says why an alert ended, where its condition did not end it."""
 
 Enrich = Callable[[Labels], Mapping[str, str]]
 """Further annotations for an alert with these labels; asked again until there are some."""
@@ -104,7 +108,7 @@ class Intake:
         if fired:
             log.info("alerts_remembered", alerts=len(fired), without_rule=len(ends))
         if ends:
-            self._put([replace(alert, ends_at=now, updated_at=now) for alert in ends])
+            self._put([replace(_over(alert, RULE_GONE), ends_at=now, updated_at=now) for alert in ends])
 
     def take(self, transitions: Sequence[Transition]) -> None:
         """What an evaluation changed."""
@@ -163,7 +167,8 @@ class Intake:
             return alert
         self._told.pop(labels, None)
         ends_at = max(one.at, alert.starts_at)
-        return replace(alert, ends_at=ends_at, no_data_since=one.no_data_since, updated_at=one.at)
+        ended = _over(alert, one.reason)
+        return replace(ended, ends_at=ends_at, no_data_since=one.no_data_since, updated_at=one.at)
 
     def _fires(
         self, labels: Labels, own: Labels, said: Labels, starts_at: float, query: str, now: float
@@ -203,6 +208,14 @@ class Intake:
     def _link(self, query: str) -> str:
         """To the graph of an expression, as a table."""
         return f"{self._url}/graph?g0.expr={quote_plus(query)}&g0.tab=1"
+
+
+def _over(alert: Alert, reason: str) -> Alert:
+    """The alert, with an annotation that says why it ended where that is not of itself."""
+    if not reason:
+        return alert
+    said = [pair for pair in alert.annotations if pair[0] != ENDED]
+    return replace(alert, annotations=tuple(sorted((*said, (ENDED, reason)))))
 
 
 def _annotated(said: Labels, more: Mapping[str, str]) -> Labels:

@@ -8,6 +8,7 @@ import pytest
 
 from exporter.alerting.alerts import Alerting
 from exporter.alerting.group import Evaluated, LiveGroup
+from exporter.alerting.holding import RULE_GONE
 
 T0 = 1_700_000_000
 
@@ -218,7 +219,17 @@ def test_a_rule_that_is_gone_ends_what_it_held(holding: Any) -> None:
     holding.load("groups: [{name: g, rules: []}]")
     (gone,) = holding.assembly.gone
     ends = group.forget(gone[1], (T0 + 10) * 1000)
-    assert [(one.before, one.after) for one in ends] == [("held", "inactive")]
+    assert [(one.before, one.after, one.reason) for one in ends] == [("held", "inactive", RULE_GONE)]
+
+
+def test_a_rule_that_is_gone_says_that_this_is_why_its_alerts_end(holding: Any) -> None:
+    group = holding.load(rule())
+    holding.feed(0, waiting=9)
+    holding.run(0)
+    holding.load("groups: [{name: g, rules: []}]")
+    (gone,) = holding.assembly.gone
+    ends = group.forget(gone[1], (T0 + 10) * 1000)
+    assert [(one.before, one.after, one.reason) for one in ends] == [("firing", "inactive", RULE_GONE)]
 
 
 def test_a_clock_that_is_set_back_does_not_end_the_patience(holding: Any) -> None:

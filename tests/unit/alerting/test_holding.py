@@ -8,8 +8,11 @@ from dataclasses import replace
 from exporter.alerting.holding import (
     ABSENT_MS,
     ABSENT_STEP_MS,
+    GIVEN_UP,
     GRACE_MS,
+    NEVER_BACK,
     PAUSE_MS,
+    RULE_GONE,
     Change,
     Held,
     Holding,
@@ -109,7 +112,8 @@ def test_after_the_timeout_an_alert_is_given_up_and_that_is_said() -> None:
     assert judged(held(since=20), 119, timeout=100).held
     given_up = judged(held(since=20), 120, timeout=100)
     assert not given_up.held
-    assert given_up.changes == [Change(replace(alert("inactive"), resolved_at=120), "held", "inactive", 20)]
+    over = replace(alert("inactive"), resolved_at=120)
+    assert given_up.changes == [Change(over, "held", "inactive", 20, GIVEN_UP)]
     assert judged(held(since=20), 10**12, timeout=0).held
 
 
@@ -128,7 +132,7 @@ def evaluated(every: int, minutes: int, *, well: Callable[[int], bool] = lambda 
     for now in range(every, minutes * MINUTE + 1, every):
         holding = judged(holding.held, now, well=well(now))
         ends += [now for one in holding.changes if one.after == "inactive"]
-        assert all(one.no_data_since == 0 for one in holding.changes)
+        assert all((one.no_data_since, one.reason) == (0, NEVER_BACK) for one in holding.changes)
     return ends
 
 
@@ -177,7 +181,8 @@ def test_alerts_are_judged_one_by_one() -> None:
 
 
 def test_where_a_rule_is_gone_its_held_alerts_are_over() -> None:
-    assert release(held(), 50) == [Change(replace(alert("inactive"), resolved_at=50), "held", "inactive")]
+    over = replace(alert("inactive"), resolved_at=50)
+    assert release(held(), 50) == [Change(over, "held", "inactive", reason=RULE_GONE)]
 
 
 def test_a_clock_that_is_set_back_takes_held_alerts_along() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exporter.alerting.holding import Standing
+from exporter.alerting.holding import RULE_GONE, Standing
 from exporter.alerting.remembered import Remembered
 from exporter.alerting.state import Alert as RuleAlert
 from exporter.alerting.status import AlertStatus, GroupStatus, RuleStatus
@@ -65,11 +65,12 @@ def transition(
     at: float = NOW,
     fired: float | None = NOW,
     no_data_since: float | None = None,
+    reason: str = "",
 ) -> Transition:
     state: Any = "inactive" if after == "held" else after
     fired_ms = None if fired is None else round(fired * 1000)
     alert = RuleAlert(own, said, 9.0, state, round(at * 1000), fired_ms)
-    return Transition("f.yml", "g", "Queue", QUERY, alert, before, after, at, no_data_since)
+    return Transition("f.yml", "g", "Queue", QUERY, alert, before, after, at, no_data_since, reason)
 
 
 class Desk:
@@ -146,6 +147,17 @@ def test_an_alert_that_is_given_up_says_that_it_had_no_data(desk: Desk) -> None:
     desk.rules.tell(transition("firing", "held", at=NOW + 10, no_data_since=NOW + 10))
     desk.rules.tell(transition("held", "inactive", at=NOW + 99, no_data_since=NOW + 10))
     assert (desk.last.ends_at, desk.last.no_data_since) == (NOW + 99, NOW + 10)
+
+
+def test_an_alert_that_ends_for_another_reason_than_its_condition_says_why(desk: Desk) -> None:
+    desk.rules.tell(transition("inactive", "firing"))
+    desk.rules.tell(transition("firing", "held", at=NOW + 10, no_data_since=NOW + 10))
+    desk.rules.tell(transition("held", "inactive", at=NOW + 99, reason=RULE_GONE))
+    assert (desk.last.ends_at, desk.last.annotations) == (NOW + 99, (("ended", RULE_GONE), *SAID))
+    desk.rules.tell(transition("inactive", "firing", at=NOW + 100, fired=NOW + 100))
+    assert desk.last.annotations == SAID
+    desk.rules.tell(transition("firing", "inactive", at=NOW + 110))
+    assert desk.last.annotations == SAID
 
 
 def test_external_labels_are_added_where_an_alert_has_none_of_that_name() -> None:
@@ -280,7 +292,8 @@ def test_a_remembered_alert_whose_rule_is_gone_is_over_at_once(desk: Desk) -> No
     desk.rules.gone = {OWN}
     saved = Alert(OWN, SAID, NOW - 100)
     desk.intake.remember([saved])
-    assert desk.batches == [[replace(saved, ends_at=NOW, updated_at=NOW)]]
+    why = (("ended", RULE_GONE), *SAID)
+    assert desk.batches == [[replace(saved, annotations=why, ends_at=NOW, updated_at=NOW)]]
 
 
 def test_an_alert_whose_own_label_is_like_an_external_one_is_not_ended_by_its_shadow() -> None:
