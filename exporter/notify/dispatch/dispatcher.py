@@ -35,7 +35,7 @@ from exporter.notify.silences import Silences
 
 ALERTS_A_TURN = 500
 """Alerts that are taken in before the event loop may do something else."""
-GROUPS_A_TURN = 500
+GROUPS_A_TURN = 200
 """Groups that are looked at before the event loop may do something else."""
 COLLECTED_SECONDS = 900.0
 """How often what is old is forgotten: Alertmanager's maintenance interval."""

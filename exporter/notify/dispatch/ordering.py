@@ -24,8 +24,8 @@ def in_order(alerts: Iterable[Alert]) -> list[Alert]:
 
     def key(alert: Alert) -> tuple[object, ...]:
         values = dict(alert.labels)
-        firsts = tuple((name not in values, values.get(name, "")) for name in _FIRST)
-        return (*firsts, *before(alert.labels))
+        firsts = [(name not in values, values.get(name, "")) for name in _FIRST]
+        return (*firsts, before(alert.labels))
 
     return sorted(alerts, key=key)
 
@@ -39,6 +39,6 @@ def before_key(sets: Iterable[Labels]) -> Callable[[Labels], Key]:
     place = {name: at for at, name in enumerate(names)}
 
     def key(labels: Labels) -> Key:
-        return len(labels), tuple((place[name], value) for name, value in labels)
+        return len(labels), tuple([(place[name], value) for name, value in labels])
 
     return key
