@@ -125,9 +125,11 @@ class StateFile:
         if text == self._last:
             return
         temporary = self._path.with_suffix(".new")
-        temporary.write_text(
-            f'{{"version":{VERSION},"saved_at":{time.time():.3f},"parts":{text}}}', encoding="utf-8"
-        )
+        content = f'{{"version":{VERSION},"saved_at":{time.time():.3f},"parts":{text}}}'
+        with open(temporary, "w", encoding="utf-8", opener=_private) as file:
+            with contextlib.suppress(OSError):  # a file system without modes
+                os.fchmod(file.fileno(), 0o600)
+            file.write(content)
         temporary.replace(self._path)
         self._last = text
 
@@ -135,6 +137,11 @@ class StateFile:
         """Bring what was saved to the disk; blocks, so call it in a thread. OSError when the disk does not take it."""
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _private(path: str, flags: int) -> int:
+    """Open for this user alone, as everything in the folder is."""
+    return os.open(path, flags, 0o600)
 
 
 class Keeper:

@@ -36,6 +36,13 @@ def test_a_broken_file_is_set_aside_and_the_daemon_starts_afresh(tmp_path: Path,
     assert (tmp_path / "state.broken").read_text() == text
 
 
+def test_what_is_saved_is_for_this_user_alone(tmp_path: Path) -> None:
+    (tmp_path / "state.new").write_text("of a daemon before")
+    for parts in ({"n": 1}, {"n": 2}):
+        StateFile(tmp_path / "state.json").save(parts)
+        assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_second_daemon_is_refused_the_same_folder_and_told_by_whom(tmp_path: Path):
     first = DataDir(tmp_path / "d")
     with pytest.raises(ConfigError, match=r"in use by another daemon \(pid \d+\)"):
