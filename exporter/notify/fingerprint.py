@@ -22,11 +22,11 @@ _REMEMBERED = 20_000
 
 @lru_cache(_REMEMBERED)
 def fingerprint(labels: Labels) -> int:
-    """The fingerprint of labels that are sorted by name."""
+    """The fingerprint of labels that are sorted by name; half a surrogate pair, which is no text, has one as well."""
     total = _OFFSET
     for name, value in labels:
         for part in (name, value):
-            for octet in part.encode():
+            for octet in part.encode("utf-8", "surrogatepass"):
                 total = (total ^ octet) * _PRIME & _MASK
             total = (total ^ _SEPARATOR) * _PRIME & _MASK
     return total
