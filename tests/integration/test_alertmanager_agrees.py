@@ -48,6 +48,7 @@ route:
     - {{matchers: ['script="firing only"'], receiver: firing-only}}
     - {{matchers: ['script="truncation"'], receiver: truncation}}
     - {{matchers: ['script="inhibition"'], receiver: inhibition}}
+    - {{matchers: ['script="left out"'], receiver: left-out}}
     - {{matchers: ['script="silence"'], receiver: silence}}
     - {{matchers: ['script="hours"'], receiver: hours, mute_time_intervals: [always], routes: [
         {{matchers: ['open="yes"'], mute_time_intervals: [never], active_time_intervals: [always]}},
@@ -77,6 +78,7 @@ receivers:
   - {{name: firing-only, webhook_configs: [{{url: '{sink}/firing-only', send_resolved: false}}, {{url: '{sink}/both'}}]}}
   - {{name: truncation, webhook_configs: [{{url: '{sink}/truncation', max_alerts: 3}}]}}
   - {{name: inhibition, webhook_configs: [{{url: '{sink}/inhibition'}}]}}
+  - {{name: left-out, webhook_configs: [{{url: '{sink}/left-out'}}]}}
   - {{name: silence, webhook_configs: [{{url: '{sink}/silence'}}]}}
   - {{name: hours, webhook_configs: [{{url: '{sink}/hours'}}]}}
   - {{name: tree, webhook_configs: [{{url: '{sink}/tree'}}]}}
@@ -295,6 +297,25 @@ async def test_an_alert_is_mute_while_what_inhibits_it_fires(both: Both):
     assert sorted(len(dict(one)["alerts"]) for one in told) == [1, 1]
     await both.push(over(down))
     await both.told("inhibition", 4)
+
+
+async def test_an_alert_that_was_left_out_while_it_was_inhibited_is_told_again(both: Both):
+    """That its end is told even while it is inhibited is ours alone: `exporter/notify/dispatch/muting.py`."""
+    slow = alert("left out", "Slow", instance="a", severity="warning")
+    await both.push(slow)
+    await both.told("left-out", 1)
+    down = alert("left out", "EngineDown", instance="a", severity="critical")
+    await both.push(down)
+    await both.told("left-out", 2)
+    await both.push(alert("left out", "Slow", instance="b", severity="warning"))
+    told = await both.told("left-out", 3)
+    assert status(told[-1]) == ["firing", "firing"]
+    await both.push(over(down))
+    told = await both.told("left-out", 5)
+    assert sorted(len(status(one)) for one in told) == [2, 2, 2, 2, 3]
+    await both.push(over(slow))
+    told = await both.told("left-out", 6)
+    assert status(told[-1]) == ["firing", "resolved", "firing"]
 
 
 async def test_a_silenced_alert_is_told_when_the_silence_ends(both: Both):
