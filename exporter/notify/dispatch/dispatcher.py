@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from exporter.notify.config.model import NotifyConfig
 from exporter.notify.dispatch.alerts import Alerts
-from exporter.notify.dispatch.book import Book, Key
 from exporter.notify.dispatch.groups import Groups
 from exporter.notify.dispatch.known import Arrival, Group, Known
 from exporter.notify.dispatch.muting import Muting
+from exporter.notify.dispatch.notification_log import Key, NotificationLog
 from exporter.notify.dispatch.orphans import Orphans
 from exporter.notify.dispatch.routing import Routing
 from exporter.notify.dispatch.teller import Teller
@@ -70,9 +70,9 @@ class Dispatcher:
         self._timer = timer
         self._writing = Writing(outbox, deliver)
         self.silences = Silences(self._silenced, clock)
-        self._book = Book(self._write)
+        self._log = NotificationLog(self._write)
         self._orphans = Orphans()
-        self._teller = Teller(self._book, self._orphans, self._write)
+        self._teller = Teller(self._log, self._orphans, self._write)
         self._alerts = Alerts(config.inhibitions, self._write, self._metrics.dropped)
         self._routing = Routing(config)
         self._groups = Groups(self._routing)
@@ -88,14 +88,14 @@ class Dispatcher:
         now, timer = self._clock(), self._timer()
         self._teller.go_on_from(saved.next_number)
         self.silences.restore(saved.silences)
-        self._book.restore(saved.log, now, timer)
+        self._log.restore(saved.log, now, timer)
         self._alerts.restore(saved.alerts, self._config.resolve_timeout, now, timer)
         self._place_all(now, timer)
         for group in self._groups:
             since = [
                 told.since
                 for key in self._routing.log_keys(group)
-                if (told := self._book.told(key)) is not None
+                if (told := self._log.told(key)) is not None
             ]
             if since:  # It was told of, and waits on from then.
                 group.begun = True
@@ -264,7 +264,7 @@ class Dispatcher:
             self._groups.place(known, now, timer)
         self._forget([known for known in self._alerts if not known.places and not known.fires], now)
         open_keys = {key for group in self._groups for key in self._routing.log_keys(group)}
-        self._orphans.find(self._book, open_keys)
+        self._orphans.find(self._log, open_keys)
         self._forward_all(known for known in self._alerts if known.fires)
         self._wake.set()
 
@@ -282,9 +282,9 @@ class Dispatcher:
 
     def _leave(self, key: Key, ends: Sequence[tuple[Known, bool]], now: float) -> None:
         """Alerts have ended that an entry has as firing whose group is gone."""
-        told_firing = self._book.firing(key)
-        self._book.strike(key, fingerprints(known for known, _ in ends))
-        left = [known for one in self._book.firing(key) if (known := self._alerts.get(one)) is not None]
+        told_firing = self._log.firing(key)
+        self._log.strike(key, fingerprints(known for known, _ in ends))
+        left = [known for one in self._log.firing(key) if (known := self._alerts.get(one)) is not None]
         endpoint = self._routing.endpoint(*key[1:])
         if endpoint is None or not endpoint.send_resolved or (left and all(heard for _, heard in ends)):
             return
@@ -316,7 +316,7 @@ class Dispatcher:
         self._forget([known for known in over if not known.held], now)
         if not group.alerts:
             self._groups.drop(group)
-            self._book.close(self._routing.log_keys(group))
+            self._log.close(self._routing.log_keys(group))
 
     def _forward_all(self, alerts: Iterable[Known]) -> None:
         """Alerts to the receivers that want them as they are."""
@@ -324,7 +324,7 @@ class Dispatcher:
             self._forward(receiver, some)
 
     def _collect_log(self, timer: float) -> None:
-        self._book.collect({group.key for group in self._groups}, self._alerts, timer)
+        self._log.collect({group.key for group in self._groups}, self._alerts, timer)
 
     def _count(self, now: float) -> None:
         states: Counter[str] = Counter()

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
-from exporter.notify.dispatch.book import Book, Key
 from exporter.notify.dispatch.known import Known
+from exporter.notify.dispatch.notification_log import Key, NotificationLog
 
 
 class Orphans:
@@ -19,10 +19,10 @@ class Orphans:
     def __init__(self) -> None:
         self._keys: dict[int, dict[Key, bool]] = {}
 
-    def find(self, book: Book, open_keys: Container[Key]) -> None:
+    def find(self, log: NotificationLog, open_keys: Container[Key]) -> None:
         """Look at the log anew: groups were made by another configuration."""
         self._keys = {}
-        for key, told in book.items():
+        for key, told in log.items():
             if key not in open_keys:
                 for fingerprint in told.entry.firing:
                     self._keys.setdefault(fingerprint, {})[key] = False

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from exporter.notify.config.model import Endpoint
-from exporter.notify.dispatch.book import Book, Key
 from exporter.notify.dispatch.dedup import Reason
 from exporter.notify.dispatch.keys import labels_in
 from exporter.notify.dispatch.known import Group, Known
 from exporter.notify.dispatch.muting import Heard
+from exporter.notify.dispatch.notification_log import Key, NotificationLog
 from exporter.notify.dispatch.orphans import Orphans
 from exporter.notify.dispatch.telling import Said, fingerprints
 from exporter.notify.fingerprint import show
@@ -21,8 +21,8 @@ from exporter.storage.model import Labels
 class Teller:
     """Makes notifications and their numbers; each is handed to `write` with its entry in the log."""
 
-    def __init__(self, book: Book, orphans: Orphans, write: Callable[[Change], None]) -> None:
-        self._book = book
+    def __init__(self, log: NotificationLog, orphans: Orphans, write: Callable[[Change], None]) -> None:
+        self._log = log
         self._orphans = orphans
         self._write = write
         self._number = 1
@@ -45,17 +45,17 @@ class Teller:
         to_all = Said(heard.alerts, now)
         for endpoint in endpoints:
             key = (group.key, endpoint.receiver, endpoint.integration)
-            told_firing = self._book.firing(key)
+            told_firing = self._log.firing(key)
             owed = [known for known in heard.ends if known.alert.fingerprint in told_firing]
             said = Said([*heard.alerts, *owed], now) if owed else to_all
-            self._book.strike(key, all_over - said.resolved)
+            self._log.strike(key, all_over - said.resolved)
             if not said.alerts:
                 continue
-            reason = said.reason(endpoint, self._book.told(key), group.route.repeat_interval, timer)
+            reason = said.reason(endpoint, self._log.told(key), group.route.repeat_interval, timer)
             if reason is Reason.NOTHING_NEW:
                 continue
             left_out = frozenset(one for one in told_firing - said.firing if group.fires(one))
-            self._book.tell(LogEntry(*key, said.firing | left_out, said.resolved, now), timer, left_out)
+            self._log.tell(LogEntry(*key, said.firing | left_out, said.resolved, now), timer, left_out)
             if alerts := said.alerts_for(endpoint):
                 repeated = reason is Reason.REPEAT
                 self._put_down(endpoint, group.key, group.place.labels, alerts, now, repeated)

@@ -19,7 +19,7 @@ KEPT_SECONDS = 120 * 3600.0
 """Age at which the entry of a group that is not there any more is forgotten: Alertmanager's `--data.retention`."""
 
 
-class Book:
+class NotificationLog:
     """The entries in memory; each change is written down by `write`."""
 
     def __init__(self, write: Callable[[Change], None]) -> None:
