@@ -18,17 +18,31 @@ from exporter.storage.model import Labels
 
 
 class Remembered(NamedTuple):
-    """An alert that fired when the daemon went down, with the labels that its rule gave it. Times: unix seconds."""
+    """An alert that fired when the daemon went down. Times: unix seconds.
+
+    `external`: those of its labels that others may have added to what its rule gave it.
+    """
 
     labels: Labels
     annotations: Labels
     starts_at: float
     no_data_since: float | None = None
+    external: Labels = ()
 
     @property
     def name(self) -> str:
         """Of its rule."""
         return next((value for name, value in self.labels if name == ALERT_NAME), "")
+
+    def own(self, rule: Rule) -> Labels:
+        """The labels that it has by this rule: one that the rule sets is never an external one."""
+        return tuple(
+            [
+                pair
+                for pair in self.labels
+                if pair not in self.external or pair[0] in (ALERT_NAME, *rule.labels)
+            ]
+        )
 
 
 def remember(
@@ -46,12 +60,13 @@ def remember(
     orphans: list[Remembered] = []
     found: dict[Alerting, dict[Labels, Held]] = {}
     for one in alerts:
-        own = dict(one.labels)
-        maker = next((work for work in rules.get(one.name, ()) if _can_make(work.rule, own)), None)
+        makers = ((work, one.own(work.rule)) for work in rules.get(one.name, ()))
+        maker = next(((work, own) for work, own in makers if _can_make(work.rule, dict(own))), None)
         if maker is None:
             orphans.append(one)
         else:
-            found.setdefault(maker, {})[one.labels] = _held(one, now, timeout)
+            work, own = maker
+            found.setdefault(work, {})[own] = _held(one, own, now, timeout)
     for work, held in found.items():
         work.held = {**work.held, **held}
     return orphans
@@ -61,9 +76,9 @@ def _can_make(rule: Rule, labels: dict[str, str]) -> bool:
     return all(labels.get(name, "") == value for name, value in rule.labels.items() if "{{" not in value)
 
 
-def _held(one: Remembered, now: int, timeout: int) -> Held:
+def _held(one: Remembered, own: Labels, now: int, timeout: int) -> Held:
     fired = round(one.starts_at * 1000)
-    alert = Alert(one.labels, one.annotations, math.nan, "firing", fired, fired)
+    alert = Alert(own, one.annotations, math.nan, "firing", fired, fired)
     since = now if one.no_data_since is None else min(now, round(one.no_data_since * 1000))
     # The first scrapes and evaluations are awaited before it is given up, however long its data has been away.
     waited = min(now - since, timeout) - GRACE_MS

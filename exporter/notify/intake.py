@@ -49,10 +49,13 @@ class Rules(Protocol):
 
 @dataclass(slots=True)
 class _Told:
-    """An alert as others know it, the labels that its rule gave it, and the rule's annotations and what came to them."""
+    """An alert as others know it, the labels that its rule gave it, and the rule's annotations and what came to them.
+
+    `own` None: it is of the daemon before, and its rule has not told anything of it yet.
+    """
 
     alert: Alert
-    own: Labels
+    own: Labels | None
     said: Labels
     more: Mapping[str, str]
 
@@ -92,21 +95,19 @@ class Intake:
         by themselves, are none of ours.
         """
         now = self._clock()
-        fired: dict[Labels, Alert] = {}
+        held: list[Remembered] = []
         for alert in alerts:
             if alert.until is None and alert.ends_at is None:
-                own = tuple([pair for pair in alert.labels if pair not in self._external])
-                fired[own] = alert
-                self._told[alert.labels] = _Told(alert, own, alert.annotations, {})
-        orphans = self._rules.hold(
-            [
-                Remembered(own, alert.annotations, min(alert.starts_at, now), alert.no_data_since)
-                for own, alert in fired.items()
-            ]
-        )
-        ends = [self._told.pop(fired[one.labels].labels).alert for one in orphans]
-        if fired:
-            log.info("alerts_remembered", alerts=len(fired), without_rule=len(ends))
+                external = tuple([pair for pair in alert.labels if pair in self._external])
+                starts_at = min(alert.starts_at, now)
+                held.append(
+                    Remembered(alert.labels, alert.annotations, starts_at, alert.no_data_since, external)
+                )
+                self._told[alert.labels] = _Told(alert, None, alert.annotations, {})
+        orphans = self._rules.hold(held)
+        ends = [self._told.pop(one.labels).alert for one in orphans]
+        if held:
+            log.info("alerts_remembered", alerts=len(held), without_rule=len(ends))
         if ends:
             self._put([replace(_over(alert, RULE_GONE), ends_at=now, updated_at=now) for alert in ends])
 
@@ -158,7 +159,7 @@ class Intake:
         if one.before not in ("firing", "held"):
             return None
         told = self._told.get(labels)
-        if told is not None and told.own != own:
+        if told is not None and told.own not in (None, own):
             return None  # another rule's, of the same labels once the external ones are added, and it still fires
         alert = told.alert if told is not None else self._unknown(labels, one)
         if one.after == "held":
@@ -190,7 +191,7 @@ class Intake:
 
     def _revised(self, told: _Told, said: Labels) -> bool:
         """Whether the rule, or whoever adds to it, says something else now; that is noted."""
-        if not told.more:
+        if not told.more and told.own is not None:
             told.more = self._enrich(told.own)
         elif told.said == said:
             return False

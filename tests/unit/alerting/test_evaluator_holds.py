@@ -134,6 +134,23 @@ async def test_a_remembered_alert_whose_data_says_otherwise_is_over(daemon: Daem
     assert daemon.told == [("Queue", "held", "inactive")]
 
 
+async def test_a_label_that_the_rule_sets_is_its_own_although_an_external_one_is_the_same(
+    daemon: Daemon,
+) -> None:
+    """Held under fewer labels it would never be found again: over, and firing anew, after each restart."""
+    await daemon.evaluator.load()
+    external = (("cluster", "c1"), ("severity", "critical"))
+    labels = named("Queue", severity="critical", instance=TARGET[0][1], job=TARGET[1][1], cluster="c1")
+    assert daemon.evaluator.hold([Remembered(labels, (), NOW - 100, external=external)]) == []
+    await daemon.scrape(0, waiting=60)
+    await daemon.scrape(1, waiting=60)
+    critical = [
+        one for batch in daemon.batches for one in batch if ("severity", "critical") in one.alert.labels
+    ]
+    assert [(one.before, one.after, one.starts_at) for one in critical] == [("held", "firing", NOW - 100)]
+    assert critical[0].alert.labels == tuple(pair for pair in labels if pair[0] != "cluster")
+
+
 async def test_a_remembered_alert_without_data_is_told_so_once(daemon: Daemon) -> None:
     await daemon.evaluator.load()
     old = Remembered(named("Queue", severity="warning"), (), NOW - 100)

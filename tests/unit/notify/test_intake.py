@@ -264,14 +264,14 @@ def test_what_is_known_later_comes_with_the_next_refresh_and_stays() -> None:
 # --- after a restart
 
 
-def test_alerts_that_others_knew_are_held_under_the_labels_of_their_rules() -> None:
+def test_alerts_that_others_knew_are_held_and_which_labels_may_be_external_is_said() -> None:
     desk = Desk(external_labels={"cluster": "c1"})
     labels = tuple(sorted((*OWN, ("cluster", "c1"))))
     saved = Alert(labels, SAID, NOW - 100, no_data_since=NOW - 50, generator_url="http://box:9108/graph")
     over = Alert((("alertname", "Over"),), (), NOW - 100, ends_at=NOW - 10)
     pushed = Alert((("alertname", "Pushed"),), (), NOW - 100, until=NOW + 100)
     desk.intake.remember([saved, over, pushed])
-    assert desk.rules.held == [Remembered(OWN, SAID, NOW - 100, NOW - 50)]
+    assert desk.rules.held == [Remembered(labels, SAID, NOW - 100, NOW - 50, (("cluster", "c1"),))]
     assert not desk.batches
     desk.rules.tell(transition("held", "inactive", said=(), at=NOW + 5, fired=NOW - 100))
     assert desk.last == replace(saved, ends_at=NOW + 5, updated_at=NOW + 5, no_data_since=None)
@@ -296,12 +296,12 @@ def test_a_remembered_alert_whose_rule_is_gone_is_over_at_once(desk: Desk) -> No
     assert desk.batches == [[replace(saved, annotations=why, ends_at=NOW, updated_at=NOW)]]
 
 
-def test_an_alert_whose_own_label_is_like_an_external_one_is_not_ended_by_its_shadow() -> None:
-    """Which of the labels the rule gave is not known after a restart: the alert is held under too few of them."""
+def test_two_alerts_of_the_same_labels_once_external_ones_are_added_do_not_end_each_other() -> None:
     desk = Desk(external_labels={"severity": "warning"})
     desk.intake.remember([Alert(OWN, SAID, NOW - 100)])
     shadow = OWN[:1]
-    assert desk.rules.held[0].labels == shadow
-    desk.rules.tell(transition("inactive", "firing"))
-    desk.rules.tell(transition("held", "inactive", own=shadow, fired=NOW - 100))
+    desk.rules.tell(transition("held", "firing", fired=NOW - 100))
+    desk.rules.tell(transition("firing", "inactive", own=shadow, fired=NOW - 100))
     assert [batch[0].ends_at for batch in desk.batches] == [None]
+    desk.rules.tell(transition("firing", "inactive", at=NOW + 1))
+    assert desk.last.ends_at == NOW + 1
