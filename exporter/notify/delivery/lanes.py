@@ -41,6 +41,11 @@ class _Lane:
     ticket: int = 0
     """Of the one entry of the heap that counts."""
 
+    @property
+    def rank(self) -> int:
+        """What somebody gets up for goes first, however much waits."""
+        return 0 if self.items and is_critical(self.items[0].notification) else 1
+
     def insert(self, item: Item) -> None:
         """In the order of numbers: what is sent again may be older than what waits."""
         place = len(self.items)
@@ -63,6 +68,11 @@ class _Lane:
         return gone[::-1]
 
 
+def is_critical(notification: Notification) -> bool:
+    """Whether any of its alerts has `severity="critical"`."""
+    return any(("severity", "critical") in alert.labels for alert in notification.alerts)
+
+
 class Verdict(NamedTuple):
     """What an attempt led to: `retry` keeps the notification, all others end it."""
 
@@ -78,7 +88,8 @@ class Lanes:
         self.circuit = Circuit()
         self._pace = pace
         self._lanes: dict[str, _Lane] = {}
-        self._due: list[tuple[float, int, str]] = []
+        self._due: list[tuple[float, int, int, str]] = []
+        """When, the lane's rank, its ticket, and its key."""
         self._deadlines: list[tuple[float, int]] = []
         self._tickets = count(1)
         self._in_flight = 0
@@ -118,7 +129,9 @@ class Lanes:
         self._watched += item.watched
         self._alerts += len(item.notification.alerts)
         self._note_deadline(item)
-        gone = lane.superseded(even_untried=self._alerts > self._pace.crowded_alerts)
+        gone = lane.superseded(
+            even_untried=self._stands_back(lane) or self._alerts > self._pace.crowded_alerts
+        )
         for old in gone:
             self._remove(lane, old)
         if gone and lane.current is None:
@@ -126,6 +139,12 @@ class Lanes:
         if len(lane.items) == 1 or gone:
             self._schedule(key, lane)
         return gone
+
+    def _stands_back(self, lane: _Lane) -> bool:
+        """Whether a group's notifications do not get through for long: what came to nothing meanwhile is no news then."""
+        return len(lane.items) > self._pace.crowded_lane and (
+            self.circuit.state != "closed" or any(item.attempts for item in lane.items)
+        )
 
     def start(self, now: float, *, news_only: bool = False) -> list[Item]:
         """What is to be attempted now; each is to be given back to `ended`, then `released`.
@@ -147,7 +166,7 @@ class Lanes:
             ]
             if lanes and now >= self._trial_at():
                 # News first: an old message that the endpoint chokes on must not be every trial.
-                lane = min(lanes, key=lambda one: (one.items[0].attempts > 0, one.not_before))
+                lane = min(lanes, key=lambda one: (one.items[0].attempts > 0, one.rank, one.not_before))
                 self.circuit = self.circuit.trying()
                 started.append(self._begin(lane))
         return started
@@ -304,14 +323,14 @@ class Lanes:
     def _schedule(self, key: str, lane: _Lane) -> None:
         if lane.items and lane.current is None:
             lane.ticket = next(self._tickets)
-            heapq.heappush(self._due, (lane.not_before, lane.ticket, key))
+            heapq.heappush(self._due, (lane.not_before, lane.rank, lane.ticket, key))
             if len(self._due) > MOSTLY_STALE + 2 * len(self._lanes):
                 self._due = [entry for entry in self._due if self._counts(entry)]
                 heapq.heapify(self._due)
 
-    def _counts(self, due: tuple[float, int, str]) -> bool:
-        lane = self._lanes.get(due[2])
-        return lane is not None and lane.ticket == due[1] and bool(lane.items) and lane.current is None
+    def _counts(self, due: tuple[float, int, int, str]) -> bool:
+        lane = self._lanes.get(due[3])
+        return lane is not None and lane.ticket == due[2] and bool(lane.items) and lane.current is None
 
     def _first(self) -> float | None:
         """When the first lane is due, but for what the endpoint asked for."""
@@ -323,7 +342,7 @@ class Lanes:
 
     def _next(self, now: float) -> str | None:
         first = self._first()
-        return self._due[0][2] if first is not None and max(first, self._not_before) <= now else None
+        return self._due[0][3] if first is not None and max(first, self._not_before) <= now else None
 
     def _trial_at(self) -> float:
         fresh = any(lane.items[0].attempts == 0 for lane in self._lanes.values() if lane.items)

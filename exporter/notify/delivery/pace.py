@@ -25,8 +25,13 @@ class Pace:
     """Failures in a row, whatever they were of, after which an endpoint is left alone."""
     first_trial: float = 30.0
     longest_trial: float = 300.0
+    fresh_trial: float = 5.0
+    """After a failure of an open circuit, what was never tried is reason enough for a trial so soon."""
     parallel: int = 4
     """Groups of an endpoint that are sent side by side."""
+    crowded_lane: int = 8
+    """Notifications of one group that wait for a failing endpoint, above which newer ones supersede even what was never
+    tried: nobody wants to hear, all at once, of everything that began and ended while the line was dead."""
     crowded_alerts: int = 20_000
     """Alerts, all notifications of an endpoint together, above which newer ones supersede even what was never tried."""
     most_alerts: int = 50_000
@@ -63,7 +68,7 @@ class Circuit:
         if self.state == "open":  # an attempt from before it opened
             return replace(self, failures=self.failures + 1)
         wait = pace.first_trial if self.state == "closed" else min(self.wait * 2, pace.longest_trial)
-        return Circuit("open", self.failures + 1, wait, now + wait, now + pace.first_trial)
+        return Circuit("open", self.failures + 1, wait, now + wait, now + min(wait, pace.fresh_trial))
 
     def trying(self) -> Circuit:
         """The trial begins."""
