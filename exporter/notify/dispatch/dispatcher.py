@@ -284,9 +284,11 @@ class Dispatcher:
         """Alerts have ended that an entry has as firing whose group is gone."""
         told_firing = self._log.firing(key)
         self._log.strike(key, fingerprints(known for known, _ in ends))
-        left = [known for one in self._log.firing(key) if (known := self._alerts.get(one)) is not None]
+        left = self._log.firing(key)
         endpoint = self._routing.endpoint(*key[1:])
-        if endpoint is None or not endpoint.send_resolved or (left and all(heard for _, heard in ends)):
+        if endpoint is None or not endpoint.send_resolved:
+            return
+        if all(heard for _, heard in ends) and any(one in self._alerts for one in left):
             return
         told = [
             known
@@ -295,8 +297,9 @@ class Dispatcher:
         ]
         others = [
             known
-            for known in left
-            if known.fires
+            for one in left
+            if (known := self._alerts.get(one)) is not None
+            and known.fires
             and not self._muting.inhibited_by(known)
             and not self._muting.silenced_by(known, now)
         ]

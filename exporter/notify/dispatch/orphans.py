@@ -3,6 +3,7 @@
 In Alertmanager what was told of such a group is never told as over, and so it would be here: the new group of an alert
 does not tell of an end when it has not told of the alert. Ends that no group has told the endpoint are told under the old
 key; and so is the last one of all, because some receivers know groups by their keys, such as incidents at PagerDuty.
+Silences hold such an end back, and hours do not: they were the old route's.
 """
 
 from __future__ import annotations
