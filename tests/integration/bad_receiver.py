@@ -109,7 +109,11 @@ class BadReceiver:
     tls: ssl.SSLContext | None = None
     delay: Callable[[], float] = lambda: 0.0
     """Seconds before a good answer."""
+    whim: Callable[[], Fault | None] = lambda: None
+    """What a request meets when the script is at its end."""
     taken: list[Taken] = field(default_factory=list)
+    turned_away: list[bytes] = field(default_factory=list)
+    """Bodies of the requests that met a fault."""
     requests: int = 0
     """All of them, well answered or not."""
     connections: int = 0
@@ -198,9 +202,11 @@ class BadReceiver:
         }
         body = await reader.readexactly(int(headers["content-length"]))
         self.requests += 1
-        if self.script:
+        fault = self.script.popleft() if self.script else self.whim()
+        if fault is not None:
+            self.turned_away.append(body)
             with contextlib.suppress(OSError):
-                await self.script.popleft()(reader, writer)
+                await fault(reader, writer)
             return not writer.is_closing()
         # Kept before the answer: who is cut off in between cannot say that it did not arrive.
         self.taken.append(Taken(time.monotonic(), headers, json.loads(body)))
