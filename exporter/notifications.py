@@ -20,7 +20,6 @@ from exporter.notify.intake import Intake, Rules
 from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.model import Alert, Context
 from exporter.notify.outbox.outbox import Outbox
-from exporter.notify.receivers.alertmanager import Target
 from exporter.notify.receivers.build import load_receivers
 from exporter.notify.report.reporting import Reporting
 from exporter.settings import Settings
@@ -126,8 +125,10 @@ class Notifications:
             return error.problems
         self.config = config
         await self.delivery.replace(receivers)  # first: what is told from now on finds its endpoint
-        self.dispatcher.reload(config)
-        await self._replace_forwarders(targets)
+        before = self._forwarders
+        self._forwarders = {name: Forwarder(some, self._block) for name, some in targets.items()}
+        self.dispatcher.reload(config)  # which forwards all that fires by the new routes
+        await self._retire(before)
         self._metrics.reloaded(time.time())
         log.info("notify_config_loaded", receivers=len(config.receivers), endpoints=len(config.endpoints))
         return ()
@@ -168,12 +169,11 @@ class Notifications:
         self.dispatcher.announce(alert, self._settings.notify.report_receiver)
         await self.dispatcher.drain()
 
-    async def _replace_forwarders(self, targets: Mapping[str, Sequence[Target]]) -> None:
-        before, self._forwarders = self._forwarders, {}
-        for name, some in targets.items():
-            self._forwarders[name] = Forwarder(some, self._block)
-            if (old := before.get(name)) is not None:
-                self._forwarders[name].put(old.standing())
+    async def _retire(self, before: Mapping[str, Forwarder]) -> None:
+        """End the forwarders of the configuration before; what was pushed by them and is not any more, is over there."""
+        for name, forwarder in self._forwarders.items():
+            if name in before:
+                forwarder.take_over(before[name])
         for name, old in before.items():
             if (task := self._forwarding.pop(name, None)) is not None:
                 task.cancel()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,21 @@ def hooks(*urls: str) -> str:
 
 
 @contextlib.asynccontextmanager
+async def serving(hook: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """A server's address."""
+    application = web.Application()
+    application.router.add_post("/{path:.*}", hook)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        yield f"http://{host}:{port}/"
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
 async def receiver() -> AsyncIterator[tuple[str, list[str]]]:
     """A webhook's address, and the alerts that came to it."""
     heard: list[str] = []
@@ -56,16 +72,8 @@ async def receiver() -> AsyncIterator[tuple[str, list[str]]]:
         heard.extend(alert["labels"]["alertname"] for alert in body["alerts"])
         return web.Response()
 
-    application = web.Application()
-    application.router.add_post("/", hook)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    try:
-        yield f"http://{host}:{port}/", heard
-    finally:
-        await runner.cleanup()
+    async with serving(hook) as address:
+        yield address, heard
 
 
 @contextlib.asynccontextmanager
@@ -173,3 +181,29 @@ def load(folder: Path) -> list[str]:
     """The names of the alerts that wait to be told, as the file has them."""
     outbox = Outbox.open(folder / "notify.db")
     return [told.name for one in outbox.load().pending for told in one.alerts]
+
+
+async def test_after_a_reload_an_alertmanager_is_told_of_the_end_of_what_it_gets_no_more(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "alertmanager.yml"
+    route = "route: {receiver: nobody, routes: [{matchers: ['alertname=\"%s\"'], receiver: am}]}\n"
+    pushed: list[tuple[str, bool]] = []
+
+    async def hook(request: web.Request) -> web.Response:
+        for one in await request.json():
+            over = datetime.fromisoformat(one["endsAt"]) <= datetime.now(UTC)
+            pushed.append((one["labels"]["alertname"], over))
+        return web.Response()
+
+    async with serving(hook) as address:
+        receivers = (
+            f"receivers: [{{name: nobody}}, {{name: am, alertmanager_configs: [{{urls: ['{address}']}}]}}]\n"
+        )
+        file.write_text(route % "A" + receivers)
+        async with notifications(tmp_path, file=file) as one:
+            one.dispatcher.put([alert("A"), alert("B")])
+            await until(lambda: ("A", False) in pushed)
+            file.write_text(route % "B" + receivers)
+            assert await one.reload() == ()
+            await until(lambda: ("A", True) in pushed and ("B", False) in pushed)
