@@ -96,7 +96,11 @@ def needs(node: Node) -> Need:
     """What must be there for the node to be judged.
 
     Left of `unless` is needed and right of it is not; both sides of `and`, of arithmetic and of a comparison are, and any
-    side of `or` that needs something.
+    side of `or` that needs something; see `Ground.bears` for which of them.
+
+    What this does not see is a part of the data that vanishes: `sum by (job) (x) > 10` is judged as long as one of a
+    job's series is there, so where another one goes that made up most of the sum, the alert is over. Whether that is an
+    end or a loss nobody can say: series go all the time for good, as that of a model that is not served any more.
     """
     match node:
         case VectorSelector(matchers=matchers, when=when):

@@ -64,7 +64,7 @@ class Ground:
         self._at = at
         self._lookback = lookback
         self._recorders = recorders or {}
-        self._known: dict[tuple[Sample, tuple[Matcher, ...], int], bool] = {}
+        self._known: dict[tuple[Sample, tuple[Matcher, ...], int, Ground | None], bool] = {}
         self._there: dict[tuple[Sample, int], list[Labels]] = {}
         self._tables: dict[tuple[Sample, int, tuple[Matcher, ...]], _Table] = {}
         self._kin: dict[Sample, Sample] = {}
@@ -72,10 +72,14 @@ class Ground:
         self._under: set[Sample] = set()
         """The recorded selectors that are being looked up: a rule may read what it records."""
 
-    def bears(self, need: Need, labels: Labels) -> bool:
-        """Whether everything is there that is needed to judge an alert with these labels."""
+    def bears(self, need: Need, labels: Labels, before: Ground | None = None) -> bool:
+        """Whether everything is there that is needed to judge an alert with these labels.
+
+        `before`: the store when it last fired. Of alternatives, those that were there then are needed: it may have fired
+        by any of them.
+        """
         asked = tuple(Matcher(name, "=", value) for name, value in labels)
-        return self._bears(need, asked, self._at)
+        return self._bears(need, asked, self._at, before)
 
     def well(self, need: Need, labels: Labels) -> bool:
         """Whether all that is not there could be there: its source is at work, and just has no such series.
@@ -109,30 +113,37 @@ class Ground:
         origin = tuple([one for one in asked if one.name in TARGET])
         return named and self._table(kin, origin, self._at).has(origin)
 
-    def _bears(self, need: Need, asked: tuple[Matcher, ...], at: int) -> bool:
+    def _bears(self, need: Need, asked: tuple[Matcher, ...], at: int, before: Ground | None = None) -> bool:
         match need:
             case Every(parts=parts):
-                return all(self._bears(part, asked, at) for part in parts)
+                return all(self._bears(part, asked, at, before) for part in parts)
             case Some(parts=parts):
-                return any(self._bears(part, asked, at) for part in parts)
+                missing = [part for part in parts if not self._bears(part, asked, at, before)]
+                if len(missing) == len(parts) or before is None:
+                    return len(missing) < len(parts)
+                then = at - self._at + before._at
+                return not any(before._bears(part, asked, then) for part in missing)
             case Seen(part=part, names=names, kept=kept):
-                return self._bears(part, tuple([one for one in asked if (one.name in names) == kept]), at)
+                seen = tuple([one for one in asked if (one.name in names) == kept])
+                return self._bears(part, seen, at, before)
             case Then(part=part):
-                return self._bears(part, asked, _time(need, at))
-        key = need, asked, at
+                return self._bears(part, asked, _time(need, at), before)
+        key = need, asked, at, before
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._sample(need, asked, at)
+            known = self._known[key] = self._sample(need, asked, at, before)
         return known
 
-    def _sample(self, need: Sample, asked: tuple[Matcher, ...], at: int) -> bool:
+    def _sample(self, need: Sample, asked: tuple[Matcher, ...], at: int, before: Ground | None) -> bool:
         name = need.name
         when = _time(need, at)
         if name in self._recorders and need not in self._under:
             fitting, wanted = self._makers(need, asked)
             if fitting:
                 self._under.add(need)
-                found = any(one.works and self._bears(one.need, _unset(wanted, one), when) for one in fitting)
+                found = any(
+                    one.works and self._bears(one.need, _unset(wanted, one), when, before) for one in fitting
+                )
                 self._under.remove(need)
                 return found
         if name.startswith(INDICATOR) and not name.startswith(NOT_INDICATOR) and not self._in_sight(asked):

@@ -273,16 +273,33 @@ class LiveGroup:
         timeout = conditions.no_data_timeout_ms
         if timeout is None:
             return [Change(*move) for move in moves]
-        ground = Ground(conditions.head, now - self.offset_ms, conditions.lookback_ms, self.recorders)
+        grounds: dict[int, Ground] = {}
+
+        def ground_at(at: int) -> Ground:
+            if at not in grounds:
+                grounds[at] = Ground(
+                    conditions.head, at - self.offset_ms, conditions.lookback_ms, self.recorders
+                )
+            return grounds[at]
+
+        ground = ground_at(now)
         need = about(rule.need, (ALERT_NAME, *rule.rule.labels))
 
+        # Its condition held then, however long it was kept firing after that.
+        fired = None if self.last_ms is None else self.last_ms - work.terms.keep_firing
+
         def known(labels: Labels) -> bool:
-            return not failed and ground.bears(need, labels)
+            held = work.held.get(labels)
+            last = fired if held is None else held.last
+            before = None if last is None or last >= now else ground_at(last)
+            return not failed and ground.bears(need, labels, before)
 
         def well(labels: Labels) -> bool:
             return not failed and ground.well(need, labels)
 
-        holding = hold(work.held, work.alerts, moves, now, timeout=timeout, known=known, well=well)
+        holding = hold(
+            work.held, work.alerts, moves, now, timeout=timeout, last=fired, known=known, well=well
+        )
         work.held, work.alerts = holding.held, holding.alerts
         return holding.changes
 

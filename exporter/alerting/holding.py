@@ -40,6 +40,7 @@ class Held(NamedTuple):
     """An alert as it last fired; `since` when its data is away, and for how long that was waited at the time `judged`.
 
     `absent`: for how long its series have been away although their source is well; None where it is not.
+    `last`: an evaluation that found it, shortly before it was found no more; None where that is not known.
     `told` false: it was remembered from before a restart, and nobody has been told yet that it has no data.
     """
 
@@ -48,6 +49,7 @@ class Held(NamedTuple):
     judged: int
     waited: int = 0
     absent: int | None = None
+    last: int | None = None
     told: bool = True
 
 
@@ -79,6 +81,7 @@ def hold(
     now: int,
     *,
     timeout: int,
+    last: int | None = None,
     known: Callable[[Labels], bool],
     well: Callable[[Labels], bool],
 ) -> Holding:
@@ -87,7 +90,7 @@ def hold(
     `known`: whether the data is there, so that an alert that is not found is over. Fires again: it goes on, and has fired
     since the first time; while it is pending it is held. `timeout`: how long an alert is held at most while evaluations go
     on; 0 is for ever. `well`: asked where the data is not there, whether what it comes from is at work, so that it may
-    never come again; see ABSENT_MS.
+    never come again; see ABSENT_MS. `last`: an evaluation that found those that end now.
     """
     held, alerts = dict(held), dict(alerts)
     changes: list[Change] = []
@@ -97,7 +100,7 @@ def hold(
         if labels in held:
             continue
         if move.before == "firing" and move.after == "inactive" and not known(labels):
-            fresh[labels] = Held(move.alert, now, now)
+            fresh[labels] = Held(move.alert, now, now, last=last)
             changes.append(Change(move.alert, "firing", "held", now))
         else:
             changes.append(Change(move.alert, move.before, move.after))
@@ -144,7 +147,12 @@ def moved(held: Mapping[Labels, Held], by: int) -> Mapping[Labels, Held]:
     """The held alerts with their times moved, for a clock that was set back."""
     alerts = shift({labels: one.alert for labels, one in held.items()}, by)
     return {
-        labels: one._replace(alert=alerts[labels], since=one.since + by, judged=one.judged + by)
+        labels: one._replace(
+            alert=alerts[labels],
+            since=one.since + by,
+            judged=one.judged + by,
+            last=None if one.last is None else one.last + by,
+        )
         for labels, one in held.items()
     }
 

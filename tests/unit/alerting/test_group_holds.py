@@ -105,6 +105,56 @@ def test_it_is_given_up_after_the_timeout(holding: Any) -> None:
     assert evaluated.transitions[0].no_data_since == T0 + 5
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_of_alternatives_those_are_needed_that_were_there_when_it_fired(holding: Any, recorded: bool) -> None:
+    """It fired by the one that went: that the other one finds nothing says nothing."""
+    holding.set(no_data_timeout_ms=86_400_000)
+    text = rule("a > 5 or b > 5")
+    if recorded:
+        group = "  - {name: r, rules: [{record: either, expr: a or b}]}"
+        text = rule("either > 5").replace("groups:", f"groups:\n{group}")
+    recording = holding.load(text).rules[0]
+    for one in holding.groups:
+        one.recorders = {"either": [recording]} if recorded else {}
+    holding.feed(0, "of a", a=9)
+    holding.feed(0, "of b", b=1)
+    holding.run(0)
+    holding.head.stream("of a").end(T0 * 1000 + 5000)
+    holding.feed(5, "of b", b=1)
+    assert told(holding.run(5)) == [("firing", "held")]
+    for second in range(10, 600, 5):
+        holding.feed(second, "of b", b=1)
+        assert told(holding.run(second)) == []
+    holding.feed(600, "of a", a=1)
+    holding.feed(600, "of b", b=1)
+    assert told(holding.run(600)) == [("held", "inactive")]
+
+
+def test_of_alternatives_those_are_needed_that_were_there_before_it_was_kept_firing(holding: Any) -> None:
+    holding.load(rule("a > 5 or b > 5", more="keep_firing_for: 20s"))
+    for second in range(0, 30, 5):
+        if second == 5:
+            holding.head.stream("of a").end(T0 * 1000 + 5000)
+        elif second == 0:
+            holding.feed(0, "of a", a=9)
+        holding.feed(second, "of b", b=1)
+        last = told(holding.run(second))
+    assert last == [("firing", "held")]
+
+
+def test_an_alternative_that_was_not_there_when_it_fired_is_not_needed(holding: Any) -> None:
+    holding.load(rule("a > 5 or b > 5"))
+    holding.feed(0, "of b", b=9)
+    assert told(holding.run(0)) == [("inactive", "firing")]
+    holding.feed(5, "of b", b=1)
+    assert told(holding.run(5)) == [("firing", "inactive")]
+    holding.feed(10, "of b", b=9)
+    holding.run(10)
+    holding.feed(15, "of a", a=1)
+    holding.feed(15, "of b", b=1)
+    assert told(holding.run(15)) == [("firing", "inactive")]
+
+
 def test_where_the_engine_comes_back_with_another_model_the_old_ones_alert_is_over(holding: Any) -> None:
     """Its series can never return; for ten minutes of an engine that is seen at work it is held, and no longer."""
     holding.set(no_data_timeout_ms=86_400_000)
