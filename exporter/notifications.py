@@ -13,6 +13,7 @@ from exporter.errors import ConfigError
 from exporter.exposition.block import Block
 from exporter.notify.config.model import NotifyConfig
 from exporter.notify.delivery.delivery import Delivery
+from exporter.notify.delivery.identity import identities, unchanged
 from exporter.notify.dispatch import Dispatcher
 from exporter.notify.engine_facts import EngineFacts
 from exporter.notify.forward import Forwarder, alertmanagers
@@ -66,9 +67,12 @@ class Notifications:
         config, receivers, targets = await asyncio.to_thread(load_receivers, self._settings.notify)
         self.outbox = await asyncio.to_thread(Outbox.open, data_dir / FILE)
         self.config = config
+        known = identities(config.endpoints, self.outbox.identity_key)
+        await self.outbox.changed_identities(known)
         self.delivery = Delivery(
             receivers,
             self.outbox,
+            identities=known,
             context=self._context,
             give_up_after=self._settings.notify.give_up_after,
             metrics=self._metrics,
@@ -123,11 +127,14 @@ class Notifications:
             for problem in error.problems:
                 log.error("notify_config_not_loaded", problem=problem)
             return error.problems
-        self.config = config
-        await self.delivery.replace(receivers)  # first: what is told from now on finds its endpoint
+        same, self.config = unchanged(self.config.endpoints, config.endpoints), config
+        await self.dispatcher.drain()  # what was decided so far is for who stood there so far
+        known = identities(config.endpoints, self.outbox.identity_key)
+        others = await self.outbox.changed_identities(known)
+        await self.delivery.replace(receivers, known, same)
         before = self._forwarders
         self._forwarders = {name: Forwarder(some, self._block) for name, some in targets.items()}
-        self.dispatcher.reload(config)  # which forwards all that fires by the new routes
+        self.dispatcher.reload(config, others)  # which forwards all that fires by the new routes
         await self._retire(before)
         self._metrics.reloaded(time.time())
         log.info("notify_config_loaded", receivers=len(config.receivers), endpoints=len(config.endpoints))

@@ -242,6 +242,6 @@ def _start_timeout(seconds: float, hindrance: str) -> Failure:
     return Failure(
         "start_timeout",
         f"the engine was not ready within {seconds:g} s",
-        hindrance or "see its output for what it waits for, or raise engine.start_timeout",
+        hindrance or "the last lines of its output tell what it waits for; or raise engine.start_timeout",
         retryable=True,
     )

@@ -163,7 +163,8 @@ def _notice(
     own = tuple(label for label in alert.labels if label not in common)
     what = _what(alert)
     if alert.status(at) == "resolved":
-        return Notice("resolved", what, which=_which(own, what), when=_when(alert, clock))
+        why = _line(dict(alert.annotations).get("ended", ""), SHORT_CHARACTERS)
+        return Notice("resolved", what, which=_which(own, what), when=_when(alert, clock), why=why)
     said = dict(alert.annotations)
     how_bad = cut(_lines(said.get("description", said.get("message", ""))), DESCRIPTION_CHARACTERS)
     if budget := said.get("budget_left"):

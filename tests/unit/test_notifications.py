@@ -207,3 +207,21 @@ async def test_after_a_reload_an_alertmanager_is_told_of_the_end_of_what_it_gets
             file.write_text(route % "B" + receivers)
             assert await one.reload() == ()
             await until(lambda: ("A", True) in pushed and ("B", False) in pushed)
+
+
+async def test_who_takes_the_place_of_another_webhook_is_told_and_does_not_inherit_what_waits(
+    tmp_path: Path,
+) -> None:
+    """`webhook[0]` is a place in a list; another address may stand there after an edit."""
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(ROUTE.format(hooks=hooks("http://127.0.0.1:9/")))
+    quick = "group_interval: 100ms, "
+    async with receiver() as (address, told), notifications(tmp_path, file=file) as one:
+        one.dispatcher.put([alert("A")])
+        await until(lambda: one.delivery.status()[0].last_attempt)
+        file.write_text(ROUTE.replace("group_wait", quick + "group_wait").format(hooks=hooks(address)))
+        assert await one.reload() == ()
+        one.dispatcher.put([alert("B")])
+        await until(lambda: "A" in told and "B" in told)  # by itself: nobody at this address knew of A
+        (letter,) = one.outbox.dead()
+        assert letter.notification.alerts[0].name == "A"

@@ -14,7 +14,7 @@ import itertools
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from exporter.notify.config.model import NotifyConfig
 from exporter.notify.dispatch.alerts import Alerts
@@ -163,9 +163,13 @@ class Dispatcher:
         nexts = (self._collect_at, self._groups.next_due(), self._alerts.next_deadline())
         return max(0.0, min(*nexts, self._count_at if self._news else math.inf) - timer)
 
-    def reload(self, config: NotifyConfig) -> None:
-        """Route all alerts anew; what was told stays told, and groups that stay keep their time."""
+    def reload(self, config: NotifyConfig, others: Container[tuple[str, str]] = ()) -> None:
+        """Route all alerts anew; what was told stays told, and groups that stay keep their time.
+
+        `others`: the receiver and integration of endpoints that somebody else stands behind now.
+        """
         now, timer = self._clock(), self._timer()
+        self._log.disown(others)
         for arrival in self._arriving:
             arrival.groups.clear()  # they are made anew, and told when they are due
         # An end that waits in its group would be told nobody by another group, which has not told of the alert.
@@ -187,7 +191,11 @@ class Dispatcher:
             old = before.get((group.route.receiver, group.key))
             if old is not None:
                 group.begun = old.begun
-                self._groups.schedule(group, old.due)
+                to_others = any(
+                    (endpoint.receiver, endpoint.integration) in others
+                    for endpoint in self._routing.endpoints(group.route.receiver)
+                )
+                self._groups.schedule(group, timer if to_others else old.due)
             elif not begun.isdisjoint(group.alerts):
                 self._groups.schedule(group, timer)  # Some of it is no news: nobody need gather more.
         self._stir(timer)

@@ -74,6 +74,10 @@ class NotificationLog:
                 self.strike(key, gone)
         self._forget(tuple(forgotten))
 
+    def disown(self, endpoints: Container[tuple[str, str]]) -> None:
+        """By these names of receiver and integration somebody else is reached now, who was told nothing."""
+        self._forget(tuple(key for key in self._told if key[1:] in endpoints))
+
     def _forget(self, keys: tuple[Key, ...]) -> None:
         if keys:
             for key in keys:
