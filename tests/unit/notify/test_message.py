@@ -96,6 +96,13 @@ def test_an_alert_that_is_over_says_how_long_it_lasted_and_not_how_things_were()
     assert not (notice.how_bad or notice.action or notice.log)
 
 
+def test_an_alert_that_ended_for_another_reason_than_its_values_says_which() -> None:
+    (notice,) = composed(alert(said={**TTFT, "ended": "its rule is gone"}, ends_at=NOW - 1)).notices
+    assert (notice.state, notice.why) == ("resolved", "its rule is gone")
+    (notice,) = composed(alert(ends_at=NOW - 1)).notices
+    assert notice.why == ""
+
+
 def test_an_alert_without_data_says_so() -> None:
     message = composed(alert(no_data_since=NOW - 60))
     assert message.title == "NO DATA: Time to first token is high (box)"
