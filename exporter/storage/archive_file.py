@@ -12,6 +12,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 APPLICATION_ID = 0x764C4C4D
 """`vLLM`, in the header of our files."""
@@ -89,8 +90,31 @@ def translated() -> Iterator[None]:
         raise FileError("corrupt", f"{type(error).__name__}: {error}") from error
 
 
+class Format(NamedTuple):
+    """What marks a file of ours: the numbers in its header, and what an empty one is given. Lock timeout in seconds."""
+
+    application_id: int
+    version: int
+    schema: str
+    lock_timeout: float
+
+
+FORMAT = Format(APPLICATION_ID, VERSION, _SCHEMA, LOCK_TIMEOUT_SECONDS)
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """The file, made when it is missing; to be used by one thread at a time.
+
+    Raises:
+        FileError: why not.
+    """
+    connection = connected(path, FORMAT)
+    connection.text_factory = _text
+    return connection
+
+
+def connected(path: Path, kind: Format) -> sqlite3.Connection:
+    """A file of some format, made when it is missing, with a write-ahead log; to be used by one thread at a time.
 
     Raises:
         FileError: why not.
@@ -99,11 +123,10 @@ def connect(path: Path) -> sqlite3.Connection:
         with contextlib.suppress(OSError):  # that it is not there is for SQLite to say
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(
-            path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            path, timeout=kind.lock_timeout, isolation_level=None, check_same_thread=False
         )
-        connection.text_factory = _text
         try:
-            _prepare(connection)
+            _prepare(connection, kind)
         except BaseException:
             connection.close()
             raise
@@ -143,8 +166,8 @@ def _connect_reading(path: Path, how: str, locking: str, damaged: bool) -> sqlit
             # Reads a file that is shorter than its header says, instead of refusing all of it.
             connection.execute("PRAGMA writable_schema = ON")
         if (
-            _pragma(connection, "application_id") != APPLICATION_ID
-            or _pragma(connection, "user_version") != VERSION
+            pragma(connection, "application_id") != APPLICATION_ID
+            or pragma(connection, "user_version") != VERSION
         ):
             raise FileError("version", "it is of another version")
     except BaseException:
@@ -153,14 +176,14 @@ def _connect_reading(path: Path, how: str, locking: str, damaged: bool) -> sqlit
     return connection
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    application = _pragma(connection, "application_id")
-    version = _pragma(connection, "user_version")
-    if application == APPLICATION_ID and version != VERSION:
-        raise FileError("version", f"it is of version {version}, this program reads {VERSION}")
-    if application != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+def _prepare(connection: sqlite3.Connection, kind: Format) -> None:
+    application = pragma(connection, "application_id")
+    version = pragma(connection, "user_version")
+    if application == kind.application_id and version != kind.version:
+        raise FileError("version", f"it is of version {version}, this program reads {kind.version}")
+    if application != kind.application_id and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise FileError("version", "it is another program's database")
-    if application != APPLICATION_ID:
+    if application != kind.application_id:
         # Takes effect in an empty file only, and before it has a log.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
@@ -168,8 +191,8 @@ def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA journal_size_limit = 4194304")
     connection.execute("PRAGMA cache_size = -1024")
-    if application != APPLICATION_ID:
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+    if application != kind.application_id:
+        connection.executescript(f"BEGIN IMMEDIATE; {kind.schema} COMMIT;")
     # A file that can be read but not written shows it here, and not after its samples were taken in.
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
@@ -183,7 +206,8 @@ def _text(raw: bytes) -> str | bytes:
         return raw
 
 
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    """A number that SQLite knows of a file."""
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
@@ -204,8 +228,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def checkpoint(connection: sqlite3.Connection) -> None:
     """Bring the log into the file as far as readers let, and give free pages back to the file system."""
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-    free = _pragma(connection, "freelist_count")
-    spare = 64 + _pragma(connection, "page_count") // 8
+    free = pragma(connection, "freelist_count")
+    spare = 64 + pragma(connection, "page_count") // 8
     if free > spare:
         connection.execute(f"PRAGMA incremental_vacuum({free - spare})").fetchall()
 

@@ -6,12 +6,10 @@ power cut costs at most the last commits, all tables alike (https://www.sqlite.o
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
 from pathlib import Path
 
-from exporter.storage.archive_file import FileError, translated
+from exporter.storage.archive_file import FileError, Format, connected, pragma, translated
 
 APPLICATION_ID = 0x764C4C4E
 """`vLLN`, in the header of our files."""
@@ -58,24 +56,16 @@ PRAGMA user_version = {VERSION};
 """
 
 
+FORMAT = Format(APPLICATION_ID, VERSION, _SCHEMA, LOCK_TIMEOUT_SECONDS)
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """The file, made when it is missing; to be used by one thread at a time.
 
     Raises:
         FileError: why not.
     """
-    with translated():
-        with contextlib.suppress(OSError):  # that it is not there is for SQLite to say
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(
-            path, timeout=LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            _prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
+    return connected(path, FORMAT)
 
 
 def connect_reading(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
@@ -101,9 +91,9 @@ def connect_reading(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
                     connection.execute(
                         "PRAGMA writable_schema = ON"
                     )  # reads what is shorter than its header says
-                if _pragma(connection, "application_id") != APPLICATION_ID:
+                if pragma(connection, "application_id") != APPLICATION_ID:
                     raise FileError("version", "it is another program's file")
-                if _pragma(connection, "user_version") != VERSION:
+                if pragma(connection, "user_version") != VERSION:
                     raise FileError("version", "it is of another version")
             except sqlite3.Error:
                 connection.close()
@@ -115,29 +105,3 @@ def connect_reading(path: Path, *, damaged: bool = False) -> sqlite3.Connection:
             else:
                 return connection
     raise AssertionError("either of the two ways returns or raises")
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    application = _pragma(connection, "application_id")
-    version = _pragma(connection, "user_version")
-    if application == APPLICATION_ID and version != VERSION:
-        raise FileError("version", f"it is of version {version}, this program reads {VERSION}")
-    if application != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-        raise FileError("version", "it is another program's database")
-    if application != APPLICATION_ID:
-        connection.execute(
-            "PRAGMA auto_vacuum = INCREMENTAL"
-        )  # in an empty file only, and before it has a log
-    if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-        raise FileError("other", "the file system has no shared memory for a write-ahead log")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA journal_size_limit = 4194304")
-    connection.execute("PRAGMA cache_size = -1024")
-    if application != APPLICATION_ID:
-        connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-    connection.execute("BEGIN IMMEDIATE")  # a file that cannot be written shows it here
-    connection.execute("ROLLBACK")
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
