@@ -286,9 +286,8 @@ async def _live(
             await notifications.stop()
             for task in around:
                 task.cancel()
-        await (
-            server.stop()
-        )  # whoever is answered from now on would be told of what nobody writes down any more
+        # Whoever is answered from now on would be told of what nobody writes down any more.
+        await server.stop()
         await keeper.sync()
         log.info("stopped")
 

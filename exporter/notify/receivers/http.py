@@ -19,10 +19,7 @@ from yarl import URL
 
 from exporter import __version__
 from exporter.notify.config.values import DEFAULT_TIMEOUT
-from exporter.notify.receivers.answers import MOST_RETRY_AFTER_SECONDS as MOST_RETRY_AFTER_SECONDS
-from exporter.notify.receivers.answers import Answer as Answer
-from exporter.notify.receivers.answers import outcome_of as outcome_of
-from exporter.notify.receivers.answers import retry_after as retry_after
+from exporter.notify.receivers.answers import Answer, retry_after
 from exporter.notify.receivers.masking import Masker
 from exporter.notify.receivers.redirects import (
     FOLLOWED,

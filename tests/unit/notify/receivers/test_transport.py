@@ -12,7 +12,8 @@ import pytest
 
 from exporter.errors import ConfigError
 from exporter.notify.config.receivers import HttpConfig
-from exporter.notify.receivers.http import Answer, HttpClient
+from exporter.notify.receivers.answers import Answer
+from exporter.notify.receivers.http import HttpClient
 from exporter.notify.receivers.transport import transport_of
 
 Start = Callable[..., Awaitable[Any]]
