@@ -1,5 +1,6 @@
 """Settings: command line flags > environment > systemd credentials > TOML or YAML file > defaults."""
 
+from exporter.settings.gateway import GatewaySettings
 from exporter.settings.load import ENV_PREFIX, FLAGS, Settings, load_settings, option_names
 from exporter.settings.sections import (
     EngineSettings,
@@ -19,6 +20,7 @@ __all__ = [
     "ENV_PREFIX",
     "FLAGS",
     "EngineSettings",
+    "GatewaySettings",
     "GpuSettings",
     "LogSettings",
     "NotifySettings",

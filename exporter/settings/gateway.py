@@ -44,7 +44,9 @@ class GatewaySettings(Section):
     requests_per_minute: Count = Field(
         0, description="Limit of each API key (without keys: of each client address); 0 for none."
     )
-    tokens_per_minute: Count = Field(0, description="The same for tokens, prompt and reply together; 0 for none.")
+    tokens_per_minute: Count = Field(
+        0, description="The same for tokens, prompt and reply together; 0 for none."
+    )
     model_requests_per_minute: dict[str, Positive] = Field(
         {}, description="Limit of a model over all clients; as JSON in the environment."
     )
@@ -57,7 +59,8 @@ class GatewaySettings(Section):
     )
     connect_timeout: Seconds = Field(5.0, description="Longest wait for a connection to an engine.")
     read_timeout: Seconds = Field(
-        600.0, description="Longest silence of an engine within a request before the client is told of a timeout."
+        600.0,
+        description="Longest silence of an engine within a request before the client is told of a timeout.",
     )
     head_timeout: Seconds = Field(30.0, description="Longest time for a request's head to arrive.")
     body_timeout: Seconds = Field(60.0, description="Longest silence of a client while its body arrives.")

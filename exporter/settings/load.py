@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from exporter.errors import ConfigError
+from exporter.settings.gateway import GatewaySettings
 from exporter.settings.sections import (
     EngineSettings,
     GpuSettings,
@@ -79,6 +80,7 @@ class Settings(BaseSettings):
     storage: StorageSettings = StorageSettings()
     rules: RuleSettings = RuleSettings()
     notify: NotifySettings = NotifySettings()
+    gateway: GatewaySettings = GatewaySettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
     data_dir: Annotated[Path, BeforeValidator(_not_empty)] = Field(
