@@ -14,32 +14,22 @@ from exporter.storage.reading import Chosen
 from exporter.storage.shared import SharedSeries
 
 if TYPE_CHECKING:
-    from exporter.storage.index import Entry
+    from exporter.storage.index import Found
     from exporter.storage.stream import Stream
 
 
 class HeadSelection:
     """Series in an order that stays: stream by stream, and behind them those that stand in several streams."""
 
-    def __init__(self, entries: Sequence[Entry], epoch: int = 0) -> None:
+    def __init__(self, found: Found, epoch: int = 0) -> None:
         self.epoch = epoch
         """Slots that were given up after this one may be among the selection's."""
-        by_stream: dict[Stream, list[tuple[int, Labels]]] = {}
-        shared: list[tuple[Labels, tuple[tuple[Stream, int], ...]]] = []
-        for entry in entries:
-            places = entry.places
-            if len(places) == 1:
-                by_stream.setdefault(places[0][0], []).append((places[0][1], entry.labels))
-            elif places:
-                shared.append((entry.labels, places))
-        shared.sort(key=lambda one: one[0])
         labels: list[Labels] = []
         self._parts: list[tuple[Stream, Chosen, int]] = []
-        for stream in sorted(by_stream, key=lambda one: one.number):
-            series = sorted(by_stream[stream], key=lambda one: one[0])
-            slots = np.array([slot for slot, _ in series], np.int32)
+        for stream, slots, some in found.parts:
             self._parts.append((stream, Chosen(slots), len(labels)))
-            labels += [one for _, one in series]
+            labels += some
+        shared = sorted(found.shared, key=lambda one: one[0])
         self._shared = [(SharedSeries(places), len(labels) + i) for i, (_, places) in enumerate(shared)]
         labels += [one for one, _ in shared]
         self._labels: Sequence[Labels] = labels

@@ -73,7 +73,6 @@ class Stream:
         self._straight = False
         self.labels: list[Labels | None] = []
         """By slot; None where the slot is free."""
-        self.slots: dict[Labels, int] = {}
         self.held: Bool = np.zeros(0, np.bool_)
         """By slot: whether a series has it."""
         self.free: list[int] = []
@@ -193,7 +192,6 @@ class Stream:
         for slot in slots:
             one = self.labels[slot]
             if one is not None:
-                del self.slots[one]
                 self.labels[slot] = None
                 gone.append(one)
         self.held[slots] = False
@@ -268,7 +266,7 @@ class Stream:
 
         What was once appended as no counter stays none: nobody noted its falls.
         """
-        slots = np.array([self.slots.get(one, -1) for one in labels], np.int32)
+        slots = self._index.slots(self, labels)
         missing = np.flatnonzero(slots < 0)
         if len(missing):
             known = list(labels)
@@ -320,7 +318,6 @@ class Stream:
             else:
                 slot = len(self.labels)
                 self.labels.append(one)
-            self.slots[one] = slot
             slots.append(slot)
         size = len(self.counters)
         if len(self.labels) > size:
