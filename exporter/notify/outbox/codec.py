@@ -1,13 +1,15 @@
 """Alerts, silences and log entries as the file holds them: JSON, and fingerprints as 64-bit numbers in a row.
 
-JSON is ASCII, so that a label with a half character from somewhere is no error here.
+JSON is ASCII, so that a label with a half character from somewhere is no error here. A long list of alerts is packed:
+in a storm they have nearly everything in common, and megabytes of text would be in memory several times over.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from exporter.notify.model import Alert, Outcome
@@ -17,6 +19,10 @@ from exporter.storage.model import Labels, Matcher
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _OPERATORS = ("=", "!=", "=~", "!~")
 _RESULTS = ("delivered", "retry", "refused")
+PACKED_FROM = 200
+"""Alerts of a notification from which on their text is packed by zlib."""
+_PIECE = 64 << 10
+"""Characters of text that are packed at a time."""
 
 
 class RowError(ValueError):
@@ -62,27 +68,52 @@ def decode_alert(text: str) -> Alert:
     return _alert(_decode(text))
 
 
-def encode_alerts(alerts: Iterable[Alert], known: dict[int, str]) -> str:
-    """A notification's alerts; `known` keeps the text of each object, for the next place where it occurs."""
-    texts = []
+def encode_alerts(alerts: Collection[Alert], known: dict[int, str]) -> str | bytes:
+    """A notification's alerts, packed where they are many; `known` keeps the text of each, for where it occurs next."""
+    texts = _texts(alerts, known)
+    return f"[{','.join(texts)}]" if len(alerts) < PACKED_FROM else _packed(texts)
+
+
+def _texts(alerts: Collection[Alert], known: dict[int, str]) -> Iterator[str]:
     for alert in alerts:
         text = known.get(id(alert))
         if text is None:
             text = known[id(alert)] = encode_alert(alert)
-        texts.append(text)
-    return f"[{','.join(texts)}]"
+        yield text
 
 
-def decode_alerts(text: str) -> tuple[Alert, ...]:
+def _packed(texts: Iterator[str]) -> bytes:
+    """The same list as bytes of zlib, of which no more than a piece is ever there as text."""
+    packer = zlib.compressobj(1)
+    packed = bytearray()
+    piece, length = ["[", next(texts)], 0
+    for text in texts:
+        piece += (",", text)
+        length += len(text)
+        if length >= _PIECE:
+            packed += packer.compress("".join(piece).encode("ascii"))
+            piece, length = [], 0
+    packed += packer.compress("".join((*piece, "]")).encode("ascii"))
+    return bytes(packed + packer.flush())
+
+
+def decode_alerts(text: str | bytes) -> tuple[Alert, ...]:
     """The way back.
 
     Raises:
         RowError: these are no alerts.
     """
-    rows = _decode(text)
+    rows = _decode(_unpacked(text) if isinstance(text, bytes) else text)
     if not isinstance(rows, list):
         raise RowError("no list of alerts")
     return tuple(map(_alert, rows))
+
+
+def _unpacked(data: bytes) -> bytes:
+    try:
+        return zlib.decompress(data)
+    except zlib.error as error:
+        raise RowError(str(error)) from error
 
 
 def encode_outcome(outcome: Outcome) -> str:
@@ -140,7 +171,7 @@ def decode_silence(number: str, text: str) -> Silence:
     )
 
 
-def encode_fingerprints(fingerprints: Iterable[int]) -> bytes:
+def encode_fingerprints(fingerprints: Collection[int]) -> bytes:
     """Eight bytes for each, in the machine's order: the file stays on it."""
     return array("Q", fingerprints).tobytes()
 
@@ -156,7 +187,7 @@ def decode_fingerprints(data: bytes) -> frozenset[int]:
     return frozenset(array("Q", data))
 
 
-def _decode(text: str) -> Any:
+def _decode(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:

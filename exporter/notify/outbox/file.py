@@ -16,6 +16,8 @@ APPLICATION_ID = 0x764C4C4E
 VERSION = 2
 LOCK_TIMEOUT_SECONDS = 0.5
 """Longest wait for another process that holds the file: an alert waits for it too."""
+CACHE_KIB = 512
+"""Pages that SQLite keeps in memory: all is read but once, and in a storm a few thousand are written."""
 
 _SCHEMA = f"""
 CREATE TABLE notification (
@@ -65,7 +67,10 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         FileError: why not.
     """
-    return connected(path, FORMAT)
+    connection = connected(path, FORMAT)
+    with translated():
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return connection
 
 
 def connect_reading(path: Path, *, damaged: bool = False) -> sqlite3.Connection:

@@ -68,7 +68,6 @@ class Link:
             try:
                 self._connect()
                 assert self._connection is not None
-                # Not a matter of the file: what cannot be encoded does not make it a broken one.
                 steps = rows.anew(self._whole()) if self.behind else rows.changes(deltas)
                 with translated():
                     check_log(self._connection, self._path)

@@ -1,10 +1,13 @@
-"""What is kept, as rows of the outbox's file: changes one by one, or all of it anew. What cannot be a row is left out."""
+"""What is kept, as rows of the outbox's file: changes one by one, or all of it anew. What cannot be a row is left out.
+
+A row is made when it is written, and not before: in a storm all of them together would be megabytes.
+"""
 
 from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -20,10 +23,10 @@ from exporter.notify.outbox.codec import (
 )
 from exporter.notify.outbox.kept import Delta, Kept, Tried
 from exporter.notify.outbox.model import DeadLetter, Identities, LogEntry, Silence
-from exporter.storage.archive_file import transaction
+from exporter.storage.archive_file import FileError, transaction
 
-Step = tuple[str, list[tuple[Any, ...]]]
-"""A statement, and the rows that it is for."""
+Step = tuple[str, Iterable[tuple[Any, ...]]]
+"""A statement, and the rows that it is for, to be gone through once."""
 
 _TABLES = ("notification", "log", "alert", "silence", "endpoint", "hash_key", "next")
 _NEW = "INSERT OR REPLACE INTO notification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -32,11 +35,11 @@ _Thing = TypeVar("_Thing")
 log = structlog.get_logger(__name__)
 
 
-def write(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
+def write(connection: sqlite3.Connection, steps: Iterable[Step]) -> None:
     """All steps, one after another, in one transaction.
 
     Raises:
-        sqlite3.Error, OSError: nothing of them is written.
+        sqlite3.Error, OSError, FileError: nothing of them is written.
     """
     with transaction(connection):
         for statement, rows in steps:
@@ -46,7 +49,7 @@ def write(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
 def changes(deltas: Iterable[Delta]) -> list[Step]:
     """Several deltas, one after another."""
     known: dict[int, str] = {}
-    return [step for delta in deltas for step in _changes(delta, known) if step[1]]
+    return [step for delta in deltas for step in _changes(delta, known)]
 
 
 def anew(kept: Kept) -> list[Step]:
@@ -55,9 +58,6 @@ def anew(kept: Kept) -> list[Step]:
     saved = kept.saved()
     return [
         *((f"DELETE FROM {table}", [()]) for table in _TABLES),  # noqa: S608 - our own names
-        _put_log(saved.log),
-        _put_alerts(saved.alerts, known),
-        _put_silences(saved.silences),
         (
             _NEW,
             _rows(
@@ -65,6 +65,9 @@ def anew(kept: Kept) -> list[Step]:
             ),
         ),
         (_NEW, _rows(saved.dead, lambda one: _row(one.notification, known, kept.identity, dead=one))),
+        _put_log(saved.log),
+        _put_alerts(saved.alerts, known),
+        _put_silences(saved.silences),
         *_put_identities(kept.identities),
         ("INSERT INTO next VALUES (1, ?)", _rows((saved.next_number,), lambda one: (one,))),
     ]
@@ -137,17 +140,16 @@ def _put_identities(identities: Identities) -> list[Step]:
 
 
 def _put_alerts(alerts: Iterable[Alert], known: dict[int, str]) -> Step:
+    """After the notifications that tell of them, which have made their texts `known`; nobody needs those any more."""
+
     def row(alert: Alert) -> tuple[Any, ...]:
-        text = known.get(id(alert))
-        if text is None:
-            text = known[id(alert)] = encode_alert(alert)
-        return _signed(alert.fingerprint), text
+        text = known.pop(id(alert), None)
+        return _signed(alert.fingerprint), encode_alert(alert) if text is None else text
 
     return "INSERT OR REPLACE INTO alert VALUES (?, ?)", _rows(alerts, row)
 
 
-def _rows(things: Iterable[_Thing], encode: Callable[[_Thing], tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    rows = []
+def _rows(things: Iterable[_Thing], encode: Callable[[_Thing], tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
     for thing in things:
         try:
             row = encode(thing)
@@ -155,9 +157,10 @@ def _rows(things: Iterable[_Thing], encode: Callable[[_Thing], tuple[Any, ...]])
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
             # It is no fault of the file, and the others are to be written; its text may hold a secret.
             log.error("outbox_row_left_out", of=type(thing).__name__, error=type(error).__name__)
+        except MemoryError as error:
+            raise FileError("other", "not enough memory") from error
         else:
-            rows.append(row)
-    return rows
+            yield row
 
 
 def _check(row: tuple[Any, ...]) -> None:

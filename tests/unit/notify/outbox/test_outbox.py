@@ -9,6 +9,7 @@ import random
 import resource
 import sqlite3
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -497,9 +498,40 @@ ALERTS = st.builds(Alert, LABELS, LABELS, TIMES, MAYBE, TIMES, TEXTS, MAYBE, MAY
 
 
 @settings(max_examples=100)
-@given(st.lists(ALERTS, max_size=4).map(tuple))
-def test_any_alert_survives_its_way_through_the_file(alerts: tuple[Alert, ...]) -> None:
-    assert codec.decode_alerts(codec.encode_alerts(alerts, {})) == alerts
+@given(st.lists(ALERTS, max_size=4).map(tuple), st.sampled_from((1, 3, codec.PACKED_FROM)))
+def test_any_alert_survives_its_way_through_the_file(alerts: tuple[Alert, ...], packed_from: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "PACKED_FROM", packed_from)
+        assert codec.decode_alerts(codec.encode_alerts(alerts, {})) == alerts
+
+
+def test_many_alerts_are_packed_and_never_there_as_one_text() -> None:
+    alerts = tuple(alert(f"n{n}") for n in range(10_000))
+    known = {id(one): codec.encode_alert(one) for one in alerts}
+    tracemalloc.start()
+    packed = codec.encode_alerts(alerts, known)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    length = sum(map(len, known.values()))
+    assert isinstance(packed, bytes) and len(packed) < length / 5
+    assert peak < length / 2
+    assert codec.decode_alerts(packed) == alerts
+    for damaged in (packed[:-1], b"", b"x" + packed):
+        with pytest.raises(codec.RowError):
+            codec.decode_alerts(damaged)
+
+
+async def test_rows_are_made_as_they_are_written(path: Path) -> None:
+    """All rows of a storm at once took several times what its alerts take."""
+    alerts = tuple(alert(f"n{n}") for n in range(10_000))
+    connection = file.connect(path)
+    tracemalloc.start()
+    rows.write(connection, rows.changes((kept.Delta(Change((), (), alerts)),)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    assert connection.execute("SELECT count(*) FROM alert").fetchone() == (10_000,)
+    connection.close()
 
 
 async def test_ten_thousand_alerts_are_written_in_a_moment(path: Path) -> None:
