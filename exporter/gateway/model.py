@@ -60,6 +60,8 @@ class Endpoint:
     methods: frozenset[str]
     counted: bool = True
     """Whether requests to it are among the users' (`vllm_slo_`): `/health` and `/metrics` are not, and are not queued."""
+    open: bool = False
+    """Whether it needs no API key where the gateway checks keys: health, load and metrics, as in vLLM, and `OPTIONS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Refusal:
     """Seconds until another try makes sense; `Retry-After` rounds them up."""
     close: bool = False
     """Whether the connection cannot go on: what follows on it cannot be told apart."""
+    allow: str = ""
+    """`Allow` of a 405: the path's methods, comma-separated."""
 
 
 class Exchange:
