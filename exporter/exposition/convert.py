@@ -6,8 +6,8 @@ printing a page is picking lines and joining them.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
 from exporter.exposition.families import FamilyText
@@ -27,34 +27,39 @@ class Rewrite(NamedTuple):
 
 
 class Plan:
-    """What to print of a page of `count` lines: source lines by place, lines of our own, and rewritten ones."""
+    """What to print of a page: source lines by place, lines of our own, and rewritten ones."""
 
-    def __init__(self, entries: Iterable[int | bytes | Rewrite], count: int) -> None:
-        entries = list(entries)
-        self._rewrites = [entry for entry in entries if isinstance(entry, Rewrite)]
-        # the empty line at the end closes the page with a newline
-        self._own = [*(entry for entry in entries if isinstance(entry, bytes)), b""]
-        own, rewritten = count, count + len(self._own)
-        order = []
+    def __init__(self, entries: Iterable[int | bytes | Rewrite]) -> None:
+        self._pieces: list[slice | bytes | Rewrite] = []
+        start = stop = 0
         for entry in entries:
+            if isinstance(entry, int) and entry == stop and start < stop:
+                stop += 1
+                continue
+            if start < stop:
+                self._pieces.append(slice(start, stop))
+            start = stop = 0
             if isinstance(entry, int):
-                order.append(entry)
-            elif isinstance(entry, bytes):
-                order.append(own)
-                own += 1
+                start, stop = entry, entry + 1
             else:
-                order.append(rewritten)
-                rewritten += 1
-        self._pick = itemgetter(*order, own) if order else None
+                self._pieces.append(entry)
+        if start < stop:
+            self._pieces.append(slice(start, stop))
 
     def render(self, lines: list[bytes]) -> bytes:
         """The page, made from its present lines."""
-        if self._pick is None:
+        if not self._pieces:
             return b""
-        pool = lines + self._own
-        if self._rewrites:
-            pool += [head + lines[place][cut:] for place, cut, head in self._rewrites]
-        return b"\n".join(self._pick(pool))
+        printed: list[bytes] = []
+        for piece in self._pieces:
+            if isinstance(piece, slice):
+                printed += lines[piece]
+            elif isinstance(piece, bytes):
+                printed.append(piece)
+            else:
+                printed.append(piece.head + lines[piece.place][piece.cut :])
+        printed.append(b"")  # closes the page with a newline
+        return b"\n".join(printed)
 
 
 class Conversion:
@@ -65,48 +70,51 @@ class Conversion:
     """
 
     def __init__(self, page: ParsedPage, kept: Sequence[int], reserved_prefixes: tuple[str, ...]) -> None:
-        self._page = page
+        self._openmetrics = page.openmetrics
+        self._families = page.families
+        self._count = len(page.lines) - (not page.lines[-1])
+        self._places = array("i", page.line_of)
+        self._heads = page.heads
+        self._whole = {k: page.samples[k] for k, head in enumerate(page.heads) if head.text is None}
+        """Samples of lines that are not printed by their heads alone."""
         self._plans: dict[bool, Plan] = {}
         self._fates = _Fates(page, reserved_prefixes)
         fates = [self._fates.of_sample(page.samples[k].series.name) for k in kept]
-        self._kept = [k for k, fate in zip(kept, fates, strict=True) if fate == "kept"]
+        self._kept = array("i", [k for k, fate in zip(kept, fates, strict=True) if fate == "kept"])
         self.reserved = fates.count("reserved")
 
     def plan(self, *, openmetrics: bool) -> Plan:
         """The plan for one of the two formats, made when first asked for."""
         plan = self._plans.get(openmetrics)
         if plan is None:
-            same = not openmetrics and not self._page.openmetrics
+            same = not openmetrics and not self._openmetrics
             entries = self._verbatim() if same else self._converted(openmetrics=openmetrics)
-            plan = self._plans[openmetrics] = Plan(entries, len(self._page.lines))
+            plan = self._plans[openmetrics] = Plan(entries)
         return plan
 
     def _verbatim(self) -> list[int | bytes | Rewrite]:
         """Text 0.0.4 from text 0.0.4: every line that does not belong to something left out."""
-        page = self._page
-        left_out = set(page.line_of).difference(page.line_of[k] for k in self._kept)
-        for family in page.families.declared.values():
+        left_out = set(self._places).difference(self._places[k] for k in self._kept)
+        for family in self._families.declared.values():
             if self._fates.of_family(family) != "kept":
                 left_out.update(family.lines)
-        end = len(page.lines) - (not page.lines[-1])
-        return [place for place in range(end) if place not in left_out]
+        return [place for place in range(self._count) if place not in left_out]
 
     def _converted(self, *, openmetrics: bool) -> list[int | bytes | Rewrite]:
-        page = self._page
         grouped: dict[int, tuple[FamilyText, list[int]]] = {}
         for k in self._kept:
-            family = page.families.of_sample(page.samples[k].series.name)
+            family = self._families.of_sample(self._heads[k].series.name)
             grouped.setdefault(id(family), (family, []))[1].append(k)
         group = for_openmetrics if openmetrics else for_text
         entries: list[int | bytes | Rewrite] = []
-        for output in group([*grouped.values()], [sample.series for sample in page.samples]):
+        for output in group([*grouped.values()], [head.series for head in self._heads]):
             entries.append(_header(output, openmetrics=openmetrics))
             entries += [self._line(k, output, openmetrics=openmetrics) for k in output.samples]
         return entries
 
     def _line(self, k: int, output: OutputFamily, *, openmetrics: bool) -> int | bytes | Rewrite:
-        page = self._page
-        head, (series, value, timestamp), place = page.heads[k], page.samples[k], page.line_of[k]
+        head, place = self._heads[k], self._places[k]
+        series = head.series
         labels = series.labels
         if openmetrics and output.type == "histogram":
             labels = tuple(
@@ -116,8 +124,9 @@ class Conversion:
             if head.canonical and labels == series.labels:
                 return place
             return Rewrite(place, len(head.text), f"{format_series(series.name, labels)} ".encode())
-        if openmetrics and page.openmetrics:
+        if openmetrics and self._openmetrics:
             return place
+        _, value, timestamp = self._whole[k]
         line = f"{format_series(series.name, labels)} {format_value(value)}"
         if timestamp is not None:
             line += f" {timestamp:.3f}" if openmetrics else f" {round(timestamp * 1000)}"

@@ -7,6 +7,7 @@ parser, which also names the errors.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from itertools import compress
 from operator import ne
@@ -50,7 +51,7 @@ class _Shape:
     def __init__(self, page: ParsedPage, reserved_prefixes: tuple[str, ...]) -> None:
         self.openmetrics = page.openmetrics
         self.heads = [_NEVER] * len(page.lines)
-        self.columns = [-1] * len(page.lines)
+        self.columns = array("i", [-1]) * len(page.lines)
         first: dict[int, int] = {}
         for k, (place, head) in enumerate(zip(page.line_of, page.heads, strict=True)):
             if head.text is not None:

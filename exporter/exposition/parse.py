@@ -18,6 +18,10 @@ SAMPLE_LIMIT = 100_000
 LABEL_LIMIT = 64
 
 
+Pair = tuple[str, str]
+"""A label: name and value."""
+
+
 class Sample(NamedTuple):
     """One sample; the timestamp is in seconds, None when the page gives none."""
 
@@ -29,8 +33,8 @@ class Sample(NamedTuple):
 class Head(NamedTuple):
     """What stands before a sample's value.
 
-    `text` is None when something follows the value, so that the line cannot be read by its head alone. `canonical`:
-    the line may be printed as it is in either format.
+    `text` ends in the space before the value; None when something follows the value, so that the line cannot be read by
+    its head alone. `canonical`: the line may be printed as it is in either format.
     """
 
     series: Series
@@ -43,7 +47,7 @@ class Memory:
     """What earlier pages of a source taught: heads by their text, one object per series; empty to begin with."""
 
     heads: dict[bytes, Head] = field(default_factory=dict)
-    series: dict[tuple[str, tuple[tuple[str, str], ...]], Series] = field(default_factory=dict)
+    series: dict[Series, Series] = field(default_factory=dict)
     types: tuple[bool, dict[str, MetricType]] | None = None
 
     def prepare(self, families: Families, size: int) -> None:
@@ -120,13 +124,16 @@ def parse_lines(
         )
     memory.prepare(families, len(page.line_of))
     heads, samples = page.heads, page.samples
+    known = memory.heads
+    pairs: dict[Pair, Pair] = {}
     for index in page.line_of:
         line = lines[index]
-        text, _, tail = line.rpartition(b" ")
-        head = memory.heads.get(text)
+        cut = line.rfind(b" ") + 1
+        text = line[:cut]
+        head = known.get(text)
         if head is not None:
             try:
-                samples.append(Sample(head.series, read_number(tail), None))
+                samples.append(Sample(head.series, read_number(line[cut:]), None))
             except ValueError:
                 pass  # told below, in the words of the complete grammar
             else:
@@ -144,24 +151,31 @@ def parse_lines(
                 line=index + 1,
                 reason="label_limit",
             )
-        head = _head(parts, line, families, memory)
+        head = _head(parts, line, families, memory, pairs)
         heads.append(head)
         samples.append(Sample(head.series, parts.value, parts.timestamp))
-        if head.text is not None and head.text == text + b" ":
-            memory.heads[text] = head
+        if head.text is not None and head.text == text:
+            known[head.text] = head
     return page
 
 
-def _head(parts: SampleLine, line: bytes, families: Families, memory: Memory) -> Head:
-    labels = tuple(sorted([(intern(key), intern(value)) for key, value in parts.labels]))
-    series = memory.series.get((parts.name, labels))
-    if series is None:
-        name = intern(parts.name)
-        family = families.of_sample(name)
-        series = Series(name, labels, intern(family.text_name), family.type)
-        memory.series[name, labels] = series
+def _head(
+    parts: SampleLine, line: bytes, families: Families, memory: Memory, pairs: dict[Pair, Pair]
+) -> Head:
+    """What stands before the value; a label that is in `pairs` is the object there, a new one comes to them."""
+    labels = tuple(sorted([pairs.get(pair) or _interned(pair, pairs) for pair in parts.labels]))
+    name = intern(parts.name)
+    family = families.of_sample(name)
+    series = Series(name, labels, intern(family.text_name), family.type)
+    series = memory.series.setdefault(series, series)
     text = None if parts.tail is None else line[: -parts.tail]  # a value is ASCII: its characters are bytes
     return Head(series, text, parts.canonical)
+
+
+def _interned(pair: Pair, pairs: dict[Pair, Pair]) -> Pair:
+    pair = intern(pair[0]), intern(pair[1])
+    pairs[pair] = pair
+    return pair
 
 
 def _read_metadata(lines: list[bytes], families: Families) -> list[int]:

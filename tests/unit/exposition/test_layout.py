@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -297,3 +298,26 @@ def test_after_any_change_the_fast_path_reads_what_a_fresh_reader_reads(
             moved = [i for i, (a, b) in enumerate(zip(before[1], row.values, strict=True)) if not same(a, b)]
             assert list(row.changed) == moved
         before = (row.layout, list(row.values))
+
+
+def test_a_series_of_a_page_takes_few_bytes_besides_its_line() -> None:
+    size = 5000
+    page = "".join(
+        f'requests{{round="0",cluster="c{number % 100:02}",host="host-{number:05}"}} 0\n'
+        for number in range(size)
+    ).encode()
+    fresh(SMALL)
+    tracemalloc.start()
+    try:
+        reader = PageReader()
+        reader.read(page)
+        reader.passthrough().render(openmetrics=False)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1000 * size, taken / size
+
+
+def test_a_label_that_many_series_have_is_one_object() -> None:
+    _, row = fresh(b'a{model="m",x="1"} 1\na{model="m",x="2"} 1\nb{model="m"} 1\n')
+    assert len({id(series.labels[0]) for series in row.layout.series}) == 1
