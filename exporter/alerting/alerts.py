@@ -13,7 +13,7 @@ from typing import NamedTuple
 from exporter import promql
 from exporter.alerting.conditions import Conditions, Result, evaluate
 from exporter.alerting.holding import Held
-from exporter.alerting.recording import relabelled
+from exporter.alerting.recording import Pair, pairs, relabelled
 from exporter.alerting.rulefile import Rule
 from exporter.alerting.state import Alert, Found, Move, State, Terms, step
 from exporter.alerting.template import QuerySample, Template
@@ -56,10 +56,14 @@ class Alerting:
         self.terms = Terms(round(rule.for_seconds * 1000), round(rule.keep_firing_for * 1000), 0)
         self._query = query
         self._labels = _templates(rule.labels)
-        self._annotations = _templates(rule.annotations)
+        self._fixed = pairs({**_plain(rule.labels), NAME: "", ALERT_NAME: rule.name})
+        """Labels that all its alerts have."""
+        said: dict[str, Pair | Template] = {**pairs(_plain(rule.annotations)), **_templates(rule.annotations)}
+        self._annotations = [(name, said[name]) for name in sorted(said)]
+        self.shown = Shown(rule)
         self._template_name = f"__alert_{rule.name}"
         self._queries: dict[str, Query] = {}
-        self._row = _row(rule, (), [])
+        self._row = _row(self.shown, (), _Key([], []))
 
     def take_over(self, old: Alerting) -> None:
         """Go on from the rule of the same name and labels, whose stream this one has."""
@@ -96,9 +100,7 @@ class Alerting:
         def query(expression: str) -> list[QuerySample]:
             return self._ask(expression, now, budget, conditions)
 
-        def expand(template: str | Template) -> str:
-            if isinstance(template, str):
-                return template
+        def expand(template: Template) -> str:
             budget.spend(1)  # looks at the time, too
             try:
                 text = template.expand(
@@ -115,9 +117,12 @@ class Alerting:
             budget.spend(len(text) // CHARACTERS_PER_SAMPLE)
             return text
 
-        fixed = {name: expand(template) for name, template in self._labels}
-        annotations = tuple((name, expand(template)) for name, template in self._annotations)
-        fixed |= {NAME: "", ALERT_NAME: self.rule.name}
+        fixed = self._fixed
+        if self._labels:
+            fixed = {**pairs({name: expand(one) for name, one in self._labels.items()}), **fixed}
+        annotations = tuple(
+            [(name, expand(one)) if isinstance(one, Template) else one for name, one in self._annotations]
+        )
         return Found(relabelled(labels, fixed), annotations, value)
 
     def _ask(self, expression: str, now: int, budget: Budget, conditions: Conditions) -> list[QuerySample]:
@@ -137,10 +142,10 @@ class Alerting:
 
     def _write(self, at: int) -> int:
         active = [alert for alert in self.alerts.values() if alert.state != "inactive"]
-        key = [(alert.labels, alert.state) for alert in active]
+        key = _Key([alert.labels for alert in active], [alert.state for alert in active])
         if key != self._row.key:
-            self._row = _row(self.rule, active, key)
-        elif not key:
+            self._row = _row(self.shown, active, key)
+        elif not active:
             return 0
         row = self._row
         values = [1.0] * row.shown
@@ -149,10 +154,46 @@ class Alerting:
         return len(values)
 
 
+class Shown:
+    """The labels of the two series of each of a rule's alerts.
+
+    The rule's own labels come first, as Prometheus has it: one that its template made empty shows as it is written.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self._written = pairs({name: text for name, text in rule.labels.items() if "{{" in text})
+        self._since = pairs({NAME: ALERTS_FOR_STATE, ALERT_NAME: rule.name})
+        self._states = {
+            state: pairs({NAME: ALERTS, ALERT_NAME: rule.name, ALERT_STATE: state})
+            for state in ("pending", "firing")
+        }
+
+    def state(self, alert: Alert) -> Labels:
+        """Of its `ALERTS`."""
+        return self._labels(alert, self._states[alert.state])
+
+    def since(self, alert: Alert) -> Labels:
+        """Of its `ALERTS_FOR_STATE`."""
+        return self._labels(alert, self._since)
+
+    def _labels(self, alert: Alert, fixed: Mapping[str, Pair]) -> Labels:
+        if self._written:
+            names = {name for name, _ in alert.labels}
+            fixed = {**{name: pair for name, pair in self._written.items() if name not in names}, **fixed}
+        return relabelled(alert.labels, fixed)
+
+
+class _Key(NamedTuple):
+    """Which alerts a row is of, by their labels, and their states."""
+
+    labels: Sequence[Labels]
+    states: Sequence[State]
+
+
 class _Row(NamedTuple):
     """The columns of a rule's stream, for these alerts in these states."""
 
-    key: Sequence[tuple[Labels, State]]
+    key: _Key
     layout: Layout
     shown: int
     """How many of the columns are `ALERTS`; the others are `ALERTS_FOR_STATE`."""
@@ -160,29 +201,20 @@ class _Row(NamedTuple):
     """Which alert each of the others is of."""
 
 
-def _row(rule: Rule, active: Sequence[Alert], key: Sequence[tuple[Labels, State]]) -> _Row:
+def _row(shown: Shown, active: Sequence[Alert], key: _Key) -> _Row:
     # Two alerts may share a series where their labels differ by what the series' own labels replace.
-    shows = list(dict.fromkeys(shown(rule, alert, ALERTS) for alert in active))
+    shows = list(dict.fromkeys(map(shown.state, active)))
     places: dict[Labels, int] = {}
     for place, alert in enumerate(active):
-        places.setdefault(shown(rule, alert, ALERTS_FOR_STATE), place)
+        places.setdefault(shown.since(alert), place)
     return _Row(key, Layout([*shows, *places]), len(shows), list(places.values()))
 
 
-def shown(rule: Rule, alert: Alert, series: str) -> Labels:
-    """The labels of one of an alert's two series.
-
-    The rule's own labels come first, as Prometheus has it: one that its template made empty shows as it is written.
-    """
-    fixed = {NAME: series, ALERT_NAME: rule.name}
-    if series == ALERTS:
-        fixed[ALERT_STATE] = alert.state
-    if rule.labels:
-        names = {name for name, _ in alert.labels}
-        fixed = {name: text for name, text in rule.labels.items() if name not in names} | fixed
-    return relabelled(alert.labels, fixed)
+def _plain(texts: Mapping[str, str]) -> dict[str, str]:
+    """Those that stay as they are."""
+    return {name: text for name, text in texts.items() if "{{" not in text}
 
 
-def _templates(texts: Mapping[str, str]) -> list[tuple[str, str | Template]]:
-    """By name, sorted; a text without actions stays as it is."""
-    return [(name, Template(text) if "{{" in text else text) for name, text in sorted(texts.items())]
+def _templates(texts: Mapping[str, str]) -> dict[str, Template]:
+    """Those that are expanded for each alert, in the order of their names."""
+    return {name: Template(text) for name, text in sorted(texts.items()) if "{{" in text}

@@ -21,6 +21,8 @@ from exporter.storage.stream import Stream
 if TYPE_CHECKING:
     from exporter.storage.model import F64, Bool
 
+Pair = tuple[str, str]
+"""A label's name and value."""
 DUPLICATE = "vector contains metrics with the same labelset after applying rule labels"
 
 
@@ -63,19 +65,24 @@ class Recording:
         return self._chosen[1], result.values[present], None
 
     def _renamed(self, source: Sequence[Labels]) -> list[Labels]:
-        fixed = {**self.rule.labels, NAME: self.rule.name}
+        fixed = pairs({**self.rule.labels, NAME: self.rule.name})
         return [relabelled(labels, fixed) for labels in source]
 
 
-def relabelled(labels: Labels, fixed: Mapping[str, str]) -> Labels:
+def pairs(labels: Mapping[str, str]) -> dict[str, Pair]:
+    """Labels for `relabelled`, by name: made once, they are in as many label sets as there are."""
+    return {name: (name, value) for name, value in labels.items()}
+
+
+def relabelled(labels: Labels, fixed: Mapping[str, Pair]) -> Labels:
     """A label set with some labels set; those that are set to nothing are gone.
 
-    What stays is not copied: in a storm of alerts the same pairs are in many sets.
+    No pair is copied: in a storm of alerts the same pairs are in many sets.
     """
-    pairs = [pair for pair in labels if pair[0] not in fixed and pair[1]]
-    pairs += [pair for pair in fixed.items() if pair[1]]
-    pairs.sort()
-    return tuple(pairs)
+    found = [pair for pair in labels if pair[0] not in fixed and pair[1]]
+    found += [pair for pair in fixed.values() if pair[1]]
+    found.sort()
+    return tuple(found)
 
 
 def _layout(labels: Sequence[Labels]) -> Layout | None:

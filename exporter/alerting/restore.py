@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exporter.alerting.alerts import ALERT_NAME, ALERTS_FOR_STATE, Alerting, shown
+from exporter.alerting.alerts import ALERT_NAME, ALERTS_FOR_STATE, Alerting
 from exporter.storage.model import NAME, Labels, Matcher, Storage
 
 
@@ -35,7 +35,7 @@ def restore(rule: Alerting, storage: Storage, now: int, *, tolerance: int, grace
     restored = {
         labels: replace(alert, active_at=resumed(found, rule.terms.hold, now, grace=grace))
         for labels, alert in rule.alerts.items()
-        if (found := saved.get(shown(rule.rule, alert, ALERTS_FOR_STATE)))
+        if (found := saved.get(rule.shown.since(alert)))
     }
     rule.alerts = {**rule.alerts, **restored}
     return len(restored)

@@ -350,6 +350,18 @@ def test_an_alert_that_stays_keeps_one_layout(bench: Any) -> None:
     assert seen[2] is seen[3] is seen[4]
 
 
+def test_alerts_and_their_series_share_what_they_have_in_common(bench: Any) -> None:
+    """Of 10,000 alerts each had its own copy of its name, of what its rule says and of its state."""
+    group = bench.load(ALERT.replace("for: 10s", "for: 0s"))
+    series = {f'waiting{{host="h{n:04}",rack="r{n % 10}"}}': 9.0 for n in range(1000)}
+    bench.put(0, series)
+    bench.run(0)
+    work = group.rules[0].work
+    pairs = {id(pair) for labels in work.stream.labels for pair in labels}
+    pairs |= {id(pair) for alert in work.alerts.values() for pair in (*alert.labels, *alert.annotations)}
+    assert len(pairs) <= 2 * len(series) + 10, "host and rack, as they came, and a few of all alerts"
+
+
 def test_a_recording_rule_keeps_one_layout_while_its_series_stay(bench: Any) -> None:
     group = bench.load(recording("sum by (host) (up)"))
     seen = set()
