@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from pydantic import SecretStr
 
 from exporter.engine.secrets import is_secret_name, mask, mask_argv
+from exporter.engine.words import ASSIGNMENT, server_start, shell_script, shell_words
 from exporter.errors import ConfigError
 
 __all__ = ["EngineCommand", "mask", "read_command"]
@@ -19,14 +18,6 @@ __all__ = ["EngineCommand", "mask", "read_command"]
 DEFAULT_PORT = 8000
 """vLLM's `--port` default, https://docs.vllm.ai/en/latest/cli/serve.html."""
 
-_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash", "ksh"})
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-_SEPARATORS = frozenset({";", "&&", "||", "|", "&", "(", ")", "\n"})
-_ENTRY_MODULES = (
-    "vllm.entrypoints.openai.api_server",
-    "vllm.entrypoints.cli.main",
-    "vllm.entrypoints.api_server",
-)
 _COMMON = frozenset({"auto", "default", "disabled", "empty", "enabled", "false", "none", "null", "true"})
 """Values of `…_KEY` and `…_TOKEN` that are no secret: masking them would garble every line."""
 _MANY_VALUES = frozenset({"--api-key", "--served-model-name"})
@@ -112,88 +103,17 @@ def _innermost(argv: tuple[str, ...], environ: Mapping[str, str]) -> _Flags:
     words = list(argv)
     variables: dict[str, str] = {}
     for _ in range(8):  # a shell inside a shell inside …
-        script = _shell_script(words)
+        script = shell_script(words)
         if script is None:
             break
-        words = _shell_words(script, {**environ, **variables}, variables)
-    start = _server_start(words)
+        words = shell_words(script, {**environ, **variables}, variables)
+    start = server_start(words)
     for word in words[:start]:
-        if _ASSIGNMENT.match(word):
+        if ASSIGNMENT.match(word):
             name, _, value = word.partition("=")
             variables[name] = value
     values, positional = _split_flags(words[start:])
     return _Flags(program=words[:start], values=values, positional=positional, variables=variables)
-
-
-def _shell_script(words: list[str]) -> str | None:
-    """The text after `-c` when the words run a shell, `env`-style prefixes included."""
-    for index, word in enumerate(words):
-        if PurePath(word).name in _SHELLS:
-            rest = words[index + 1 :]
-            for place, option in enumerate(rest):
-                if option.startswith("-") and not option.startswith("--") and "c" in option:
-                    return rest[place + 1] if place + 1 < len(rest) else None
-                if not option.startswith("-"):
-                    return None
-            return None
-        if word == "vllm" or word.endswith("/vllm"):
-            return None
-    return None
-
-
-def _shell_words(script: str, environ: Mapping[str, str], variables: dict[str, str]) -> list[str]:
-    """The words of the script's command that looks like a server, or of its last command; `$NAME` filled in."""
-    lexer = shlex.shlex(script.replace("\\\n", " "), posix=True, punctuation_chars=";&|()<>\n")
-    lexer.whitespace = " \t\r"
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    try:
-        tokens = list(lexer)
-    except ValueError as error:
-        raise ConfigError([f"engine.command: the shell script cannot be read: {error}"]) from error
-    commands: list[list[str]] = [[]]
-    known = dict(environ)
-    for token in tokens:
-        if token in _SEPARATORS or set(token) <= set(";&|()\n"):
-            commands.append([])
-            continue
-        word = _expand(token, known)
-        command = commands[-1]
-        if _ASSIGNMENT.match(word) and (not command or command == ["export"]):
-            name, _, value = word.partition("=")
-            known[name] = variables[name] = value
-        else:
-            command.append(word)
-    filled = [c for c in commands if c and c != ["export"]]
-    servers = [c for c in filled if _server_start(c) or _shell_script(c) is not None]
-    return (servers or filled or [[]])[-1]
-
-
-_VARIABLE = re.compile(r"\$(?:\{(?P<braced>[A-Za-z_]\w*)(?::?-(?P<default>[^}]*))?\}|(?P<bare>[A-Za-z_]\w*))")
-
-
-def _expand(word: str, environ: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match["braced"] or match["bare"]
-        return environ.get(name) or (match["default"] if match["default"] is not None else match[0])
-
-    return _VARIABLE.sub(value, word)
-
-
-def _server_start(words: Sequence[str]) -> int:
-    """Index of the first argument of the server itself; 0 when no known server is named."""
-    for index, word in enumerate(words):
-        following = words[index + 1] if index + 1 < len(words) else ""
-        if PurePath(word).name == "vllm" and following == "serve":
-            return index + 2
-        if word == "-m" and following in _ENTRY_MODULES:
-            skip = 3 if words[index + 2 : index + 3] == ["serve"] else 2
-            return index + skip
-        if (word == "-m" and following == "exporter") or PurePath(word).name == "vllm-exporter":
-            for place in range(index + 1, len(words)):
-                if words[place] == "simulate":
-                    return place + 1
-    return 0
 
 
 def _split_flags(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
