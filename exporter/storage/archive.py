@@ -93,6 +93,7 @@ class Archive:
                 elif rows is not None and len(rows[0]):
                     yield Batch(names[chunk.stream], chunk.keep, labels, counters, *rows)
         with self._lock:
+            catalog.forget_columns()
             self._link.done_reading(connection)
             if broken is not None and broken.reason in BROKEN:
                 self._link.replace_broken(broken)

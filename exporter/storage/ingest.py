@@ -94,20 +94,22 @@ class Ingest:
         self, sources: tuple[object, ...], series: Sequence[Series], *, foreign: bool = False
     ) -> _Columns:
         places: dict[Labels, int] = {}
+        names: dict[str, tuple[str, str]] = {}
         left_out = _created(series) | (_NOT_THE_ENGINES | self._recorded if foreign else set())
         for place, one in enumerate(series):
             if one.name not in left_out and not (foreign and one.name.startswith(self._reserved)):
-                places.setdefault(self._labels(one.name, _canonical(one)), place)
+                name = names.setdefault(one.name, (NAME, one.name))
+                places.setdefault(self._labels(name, _canonical(one)), place)
         counters = [_is_counter(series[place]) for place in places.values()]
         return _Columns(sources, Layout(list(places), counters), list(places.values()), len(series))
 
-    def _labels(self, name: str, labels: Iterable[tuple[str, str]]) -> Labels:
+    def _labels(self, name: tuple[str, str], labels: Iterable[tuple[str, str]]) -> Labels:
         """The label set as it is stored; a label of the source that clashes moves aside, as `honor_labels: false` does."""
         pairs = [pair for pair in labels if pair[1]]
         if not _TAKEN.isdisjoint([key for key, _ in pairs]):
             moved = {f"exported_{key}" if key in _TARGET else key: value for key, value in pairs}
             pairs = [pair for pair in moved.items() if pair[0] != NAME]
-        pairs += (*self._target, (NAME, name))
+        pairs += (*self._target, name)
         pairs.sort()
         return tuple(pairs)
 
@@ -119,8 +121,9 @@ class _Columns:
         self.sources = sources
         self.layout = layout
         self._all = places == list(range(width))
-        self._getter: Any = itemgetter(*places) if len(places) > 1 else None
-        self._places = places
+        picks = not self._all and len(places) > 1
+        self._getter: Any = itemgetter(*places) if picks else None
+        self._places = [] if picks or self._all else places
 
     def pick(self, values: Sequence[Any]) -> Sequence[Any]:
         """The stored ones of a row's values."""

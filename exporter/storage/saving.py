@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from exporter.storage.arrays import I32, I64, distinct
 from exporter.storage.batch import Batch
 from exporter.storage.columns import Columns
@@ -53,9 +51,8 @@ class Unsaved:
         parts = []
         for ms in distinct(kept).tolist():
             slots = columns.slots[kept == ms]
-            named = [(slot, self._stream.labels[slot]) for slot in slots.tolist()]
-            labels = tuple(one for _, one in named if one is not None)
-            slots = np.array([slot for slot, one in named if one is not None], np.int32)
+            slots = slots[self._stream.held[slots]]
+            labels = tuple([one for slot in slots.tolist() if (one := self._stream.labels[slot]) is not None])
             flags = tuple(self._stream.counters[slots].tolist())
             parts.append(_Part(ms, slots, labels, flags))
         self._parts = columns, keep, parts
