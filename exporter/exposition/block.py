@@ -185,11 +185,12 @@ class Block:
 
     `version` rises with each change that a reader of the page could see. Asking again for the same family and labels
     gives the same slot. A family that does not fit (a counter's name without `_total`, one label too many) is a
-    ValueError at once.
+    ValueError at once. `labels` stand on every series of the block, before the family's own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Sequence[tuple[str, str]] = ()) -> None:
         self.version = 0
+        self._labels = tuple(labels)
         self._groups: dict[str, _Group] = {}
         self._series: tuple[Series, ...] | None = None
 
@@ -232,7 +233,7 @@ class Block:
             bounds = tuple(bounds)
             if not all(map(isfinite, bounds)) or any(low >= high for low, high in pairwise(bounds)):
                 raise ValueError(f"{family.name}: bounds must be finite and rise, got {bounds}")
-            slot = group.slots[labels] = HistogramSlot(group, bounds, _pair(family, labels))
+            slot = group.slots[labels] = HistogramSlot(group, bounds, self._pair(family, labels))
             self._regroup(group)
         assert isinstance(slot, HistogramSlot)
         return slot
@@ -261,11 +262,15 @@ class Block:
 
     def render(self, *, openmetrics: bool) -> bytes:
         """The text of all families that have a series to show; without OpenMetrics' closing `# EOF`."""
-        parts: list[bytes] = []
-        for group in self._groups.values():
-            if text := group.text():
-                parts += (group.headers[openmetrics], text)
-        return b"".join(parts)
+        return b"".join([part for _, *parts in self.texts(openmetrics=openmetrics) for part in parts])
+
+    def texts(self, *, openmetrics: bool) -> list[tuple[str, bytes, bytes]]:
+        """Name, header and lines of each family that has a series to show."""
+        return [
+            (group.family.name, group.headers[openmetrics], text)
+            for group in self._groups.values()
+            if (text := group.text())
+        ]
 
     def _regroup(self, group: _Group) -> None:
         """A slot came or went: what `columns` gives is another list of series."""
@@ -276,7 +281,7 @@ class Block:
         group = self._group(family, kind, labels)
         slot = group.slots.get(labels)
         if slot is None:
-            slot = group.slots[labels] = Slot(group, _pair(family, labels))
+            slot = group.slots[labels] = Slot(group, self._pair(family, labels))
             self._regroup(group)
         assert isinstance(slot, Slot)
         return slot
@@ -294,14 +299,13 @@ class Block:
             raise ValueError(f"{family.name} has the labels {family.labels}, got the values {labels}")
         return group
 
+    def _pair(self, family: Family, labels: tuple[str, ...]) -> list[tuple[str, str]]:
+        return [*self._labels, *zip(family.labels, labels, strict=True)]
+
     @staticmethod
     def _detach(slot: Slot | HistogramSlot) -> None:
         """Let a slot that somebody still holds write into a block that nobody prints."""
         slot._group = _Group(Block(), slot._group.family)
-
-
-def _pair(family: Family, labels: tuple[str, ...]) -> list[tuple[str, str]]:
-    return list(zip(family.labels, labels, strict=True))
 
 
 def _check(family: Family) -> None:
