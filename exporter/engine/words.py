@@ -19,14 +19,14 @@ _ENTRY_MODULES = (
 )
 
 
-def shell_script(words: list[str]) -> str | None:
-    """The text after `-c` when the words run a shell, `env`-style prefixes included."""
+def script_place(words: Sequence[str]) -> int | None:
+    """Index of the text after `-c` when the words run a shell, `env`-style prefixes included."""
     for index, word in enumerate(words):
         if PurePath(word).name in _SHELLS:
-            rest = words[index + 1 :]
-            for place, option in enumerate(rest):
+            for place in range(index + 1, len(words)):
+                option = words[place]
                 if option.startswith("-") and not option.startswith("--") and "c" in option:
-                    return rest[place + 1] if place + 1 < len(rest) else None
+                    return place + 1 if place + 1 < len(words) else None
                 if not option.startswith("-"):
                     return None
             return None
@@ -35,8 +35,24 @@ def shell_script(words: list[str]) -> str | None:
     return None
 
 
+def shell_script(words: Sequence[str]) -> str | None:
+    """The text after `-c` when the words run a shell."""
+    place = script_place(words)
+    return None if place is None else words[place]
+
+
 def shell_words(script: str, environ: Mapping[str, str], variables: dict[str, str]) -> list[str]:
     """The words of the script's command that looks like a server, or of its last command; `$NAME` filled in."""
+    commands = shell_commands(script, environ, variables)
+    servers = [c for c in commands if server_start(c) or shell_script(c) is not None]
+    return (servers or commands or [[]])[-1]
+
+
+def shell_commands(script: str, environ: Mapping[str, str], variables: dict[str, str]) -> list[list[str]]:
+    """The commands of a script in their order, as words; the variables that it sets go into `variables`.
+
+    Raises ConfigError where quotes are left open.
+    """
     lexer = shlex.shlex(script.replace("\\\n", " "), posix=True, punctuation_chars=";&|()<>\n")
     lexer.whitespace = " \t\r"
     lexer.whitespace_split = True
@@ -58,9 +74,7 @@ def shell_words(script: str, environ: Mapping[str, str], variables: dict[str, st
             known[name] = variables[name] = value
         else:
             command.append(word)
-    filled = [c for c in commands if c and c != ["export"]]
-    servers = [c for c in filled if server_start(c) or shell_script(c) is not None]
-    return (servers or filled or [[]])[-1]
+    return [c for c in commands if c and c != ["export"]]
 
 
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>[A-Za-z_]\w*)(?::?-(?P<default>[^}]*))?\}|(?P<bare>[A-Za-z_]\w*))")
