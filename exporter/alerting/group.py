@@ -304,6 +304,7 @@ class LiveGroup:
         return holding.changes
 
     def _transitions(self, rule: LiveRule, changes: Iterable[Change], now: int) -> list[Transition]:
+        at = now / 1000
         return [
             Transition(
                 self.group.file,
@@ -313,7 +314,7 @@ class LiveGroup:
                 change.alert,
                 change.before,
                 change.after,
-                now / 1000,
+                at,
                 None if change.no_data_since is None else change.no_data_since / 1000,
                 change.reason,
             )

@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Protocol
 from urllib.parse import quote_plus
 
@@ -29,6 +31,9 @@ REFRESH_SECONDS = 60.0
 
 ENDED = "ended"
 """The annotation that says why an alert ended, where its condition did not end it."""
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+"""What comes to most alerts' annotations."""
 
 Enrich = Callable[[Labels], Mapping[str, str]]
 """Further annotations for an alert with these labels; asked again until there are some."""
@@ -103,7 +108,7 @@ class Intake:
                 held.append(
                     Remembered(alert.labels, alert.annotations, starts_at, alert.no_data_since, external)
                 )
-                self._told[alert.labels] = _Told(alert, None, alert.annotations, {})
+                self._told[alert.labels] = _Told(alert, None, alert.annotations, NOTHING)
         orphans = self._rules.hold(held)
         ends = [self._told.pop(one.labels).alert for one in orphans]
         if held:
@@ -154,8 +159,7 @@ class Intake:
         own = one.alert.labels
         labels = self._labelled(own)
         if one.after == "firing":
-            starts_at = one.at if one.starts_at is None else min(one.starts_at, one.at)
-            return self._fires(labels, own, one.alert.annotations, starts_at, one.query, one.at)
+            return self._fires(labels, own, one.alert.annotations, _start(one), one.query, one.at)
         if one.before not in ("firing", "held"):
             return None
         told = self._told.get(labels)
@@ -164,7 +168,9 @@ class Intake:
         alert = told.alert if told is not None else self._unknown(labels, one)
         if one.after == "held":
             alert = replace(alert, no_data_since=one.no_data_since, updated_at=one.at)
-            self._told[labels] = _Told(alert, own, one.alert.annotations, {} if told is None else told.more)
+            self._told[labels] = _Told(
+                alert, own, one.alert.annotations, NOTHING if told is None else told.more
+            )
             return alert
         self._told.pop(labels, None)
         ends_at = max(one.at, alert.starts_at)
@@ -176,23 +182,25 @@ class Intake:
     ) -> Alert:
         """A firing alert; it is kept for later."""
         told = self._told.get(labels)
-        more = (told.more if told is not None else {}) or self._enrich(own)
+        more = (told.more if told is not None else NOTHING) or self._enrich(own) or NOTHING
         alert = Alert(
-            labels, _annotated(said, more), starts_at, updated_at=now, generator_url=self._link(query)
+            labels, _annotated(said, more), starts_at, updated_at=now, generator_url=_link(self._url, query)
         )
         self._told[labels] = _Told(alert, own, said, more)
         return alert
 
     def _unknown(self, labels: Labels, one: Transition) -> Alert:
-        starts_at = one.at if one.starts_at is None else min(one.starts_at, one.at)
         return Alert(
-            labels, _annotated(one.alert.annotations, {}), starts_at, generator_url=self._link(one.query)
+            labels,
+            _annotated(one.alert.annotations, NOTHING),
+            _start(one),
+            generator_url=_link(self._url, one.query),
         )
 
     def _revised(self, told: _Told, said: Labels) -> bool:
         """Whether the rule, or whoever adds to it, says something else now; that is noted."""
         if not told.more and told.own is not None:
-            told.more = self._enrich(told.own)
+            told.more = self._enrich(told.own) or NOTHING
         elif told.said == said:
             return False
         changed = told.said != said or bool(told.more)
@@ -206,9 +214,16 @@ class Intake:
         names = {name for name, _ in own}
         return tuple(sorted((*own, *[pair for pair in self._external if pair[0] not in names])))
 
-    def _link(self, query: str) -> str:
-        """To the graph of an expression, as a table."""
-        return f"{self._url}/graph?g0.expr={quote_plus(query)}&g0.tab=1"
+
+@lru_cache(512)
+def _link(url: str, query: str) -> str:
+    """To the graph of an expression, as a table; one text for all alerts of a rule."""
+    return f"{url}/graph?g0.expr={quote_plus(query)}&g0.tab=1"
+
+
+def _start(one: Transition) -> float:
+    """When an alert fired; never after the evaluation that says so."""
+    return one.at if one.starts_at is None else min(one.at, one.starts_at)
 
 
 def _over(alert: Alert, reason: str) -> Alert:
@@ -220,5 +235,11 @@ def _over(alert: Alert, reason: str) -> Alert:
 
 
 def _annotated(said: Labels, more: Mapping[str, str]) -> Labels:
-    """A rule's annotations, and others where it has none of that name; those that say nothing are left out."""
-    return tuple(sorted((name, value) for name, value in {**more, **dict(said)}.items() if value))
+    """A rule's annotations, and others where it has none of that name; those that say nothing are left out.
+
+    What the rule said, where that is all: it is kept for as long anyway.
+    """
+    names = {name for name, _ in said}
+    others = [pair for pair in more.items() if pair[0] not in names]
+    annotations = tuple(sorted([pair for pair in (*said, *others) if pair[1]]))
+    return said if annotations == said else annotations

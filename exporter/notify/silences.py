@@ -92,12 +92,13 @@ class Silences:
         self._write = write
         self._clock = clock
         self._silences: dict[str, Silence] = {}
-        self._version = 0
+        self._unsilenced = Remembered(0)
+        """What is remembered of each label set that no silence fits; has the version of all silences."""
 
     def restore(self, silences: Iterable[Silence]) -> None:
         """The silences of the daemon before."""
         self._silences.update((silence.id, silence) for silence in silences)
-        self._version += 1
+        self._changed()
 
     def add(self, silence: Silence) -> Silence:
         """A new silence; its id is made here, and what would begin in the past begins now. SilenceError."""
@@ -159,13 +160,13 @@ class Silences:
         self, labels: Mapping[str, str], seen: Remembered, now: float
     ) -> tuple[tuple[str, ...], Remembered]:
         """Ids of the silences that hold an alert back, and what to remember for the next time that it is asked."""
-        if seen.version != self._version:
+        if seen.version != self._unsilenced.version:
             ids = tuple(
                 silence.id
                 for silence in self._silences.values()
                 if now < silence.ends_at and fits(silence.matchers, labels)
             )
-            seen = Remembered(self._version, ids)
+            seen = Remembered(self._unsilenced.version, ids) if ids else self._unsilenced
         if not seen.ids:
             return (), seen
         active = (
@@ -186,6 +187,9 @@ class Silences:
                 del self._silences[silence_id]
             self._write(Change(expired_silences=old))
 
+    def _changed(self) -> None:
+        self._unsilenced = Remembered(self._unsilenced.version + 1)
+
     def _of(self, silence_id: str) -> Silence:
         try:
             return self._silences[silence_id]
@@ -194,7 +198,7 @@ class Silences:
 
     def _set(self, silence: Silence, event: str) -> None:
         self._silences[silence.id] = silence
-        self._version += 1
+        self._changed()
         self._write(Change(silences=(silence,)))
         log.info(
             event,

@@ -60,7 +60,7 @@ class Alerts:
     def restore(self, alerts: Iterable[Alert], resolve_timeout: float, now: float, timer: float) -> None:
         """The alerts of the daemon before; whoever pushed one has `resolve_timeout` seconds to do it again."""
         for alert in alerts:
-            known = self._known[alert.fingerprint] = Known(alert, dict(alert.labels), False)
+            known = self._known[alert.fingerprint] = Known(alert, False)
             left = math.inf if alert.ends_at is None else 0.0  # ended, whatever the clock says now
             if alert.until is not None:
                 left = resolve_timeout if alert.ends_at is None else max(alert.ends_at - now, resolve_timeout)
@@ -79,7 +79,7 @@ class Alerts:
                 if not self._room(alert, timer):
                     dropped += 1
                     continue
-                known = self._known[alert.fingerprint] = Known(alert, dict(alert.labels), False)
+                known = self._known[alert.fingerprint] = Known(alert, False)
                 changed.append(alert)
             else:
                 alert = merged(known.alert, known.fires, alert, now)

@@ -116,7 +116,7 @@ class Dispatcher:
         Without a receiver it goes where its labels lead. Silences hold it back, hours do not. It is not forwarded.
         """
         now = self._clock()
-        known = Known(alert, dict(alert.labels), True, self._routing.places(alert.labels))
+        known = Known(alert, True, self._routing.places(alert.labels))
         if not self._muting.silenced_by(known, now):
             names = dict.fromkeys(self._routing.receivers(known)) if receiver is None else (receiver,)
             for name in names:

@@ -44,6 +44,8 @@ class Groups:
                 group.alerts[fingerprint] = known
                 known.held += 1
             found.append(group)
+        # Equal to what they were, and the same objects for all alerts of a group.
+        known.places = found[0].places if len(found) == 1 else tuple([group.place for group in found])
         return found
 
     def schedule(self, group: Group, due: float) -> None:

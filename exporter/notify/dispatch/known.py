@@ -27,12 +27,16 @@ class Known:
     """
 
     alert: Alert
-    values: dict[str, str]
     fires: bool
     places: tuple[Place, ...] | None = None
     deadline: float | None = None
     held: int = 0
     seen: Remembered = UNSEEN
+
+    @property
+    def values(self) -> dict[str, str]:
+        """Its labels by name; made when they are asked for, since for all alerts of a storm they would take megabytes."""
+        return dict(self.alert.labels)
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +49,11 @@ class Group:
     due: float = 0.0
     begun: bool = False
     alerts: dict[int, Known] = field(default_factory=dict)
+    places: tuple[Place] = field(init=False)
+    """Its place alone, for the alerts that are in no other group."""
+
+    def __post_init__(self) -> None:
+        self.places = (self.place,)
 
     def fires(self, fingerprint: int) -> bool:
         """Whether an alert is in it and fires."""

@@ -14,7 +14,8 @@ from exporter.storage.model import Labels
 _FIRST = ("job", "instance")
 """Whoever has these labels stands before those who lack them."""
 
-Key = tuple[int, tuple[tuple[int, str], ...]]
+Key = tuple[int | str, ...]
+"""Flat, since in a storm there are many: what nested tuples would compare comes in the same order."""
 
 
 def in_order(alerts: Iterable[Alert]) -> list[Alert]:
@@ -22,10 +23,10 @@ def in_order(alerts: Iterable[Alert]) -> list[Alert]:
     alerts = list(alerts)
     before = before_key(alert.labels for alert in alerts)
 
-    def key(alert: Alert) -> tuple[object, ...]:
+    def key(alert: Alert) -> Key:
         values = dict(alert.labels)
-        firsts = [(name not in values, values.get(name, "")) for name in _FIRST]
-        return (*firsts, before(alert.labels))
+        firsts = [part for name in _FIRST for part in (name not in values, values.get(name, ""))]
+        return (*firsts, *before(alert.labels))
 
     return sorted(alerts, key=key)
 
@@ -39,6 +40,6 @@ def before_key(sets: Iterable[Labels]) -> Callable[[Labels], Key]:
     place = {name: at for at, name in enumerate(names)}
 
     def key(labels: Labels) -> Key:
-        return len(labels), tuple([(place[name], value) for name, value in labels])
+        return (len(labels), *[part for name, value in labels for part in (place[name], value)])
 
     return key

@@ -109,6 +109,19 @@ def test_an_alert_that_fires_is_told_as_prometheus_tells_it(desk: Desk) -> None:
     )
 
 
+def test_alerts_share_what_they_have_in_common_with_each_other_and_with_their_rule(desk: Desk) -> None:
+    desk.rules.tell(*[transition("inactive", "firing", own=(("alertname", f"A{n}"),)) for n in range(2)])
+    one, other = desk.batches[-1]
+    assert one.annotations is SAID and other.annotations is SAID
+    assert one.generator_url is other.generator_url
+
+
+def test_annotations_are_sorted_and_none_says_nothing(desk: Desk) -> None:
+    said: Labels = (("summary", "9 wait"), ("b", ""), ("a", "x"))
+    desk.rules.tell(transition("inactive", "firing", said=said))
+    assert desk.last.annotations == (("a", "x"), ("summary", "9 wait"))
+
+
 def test_an_alert_that_ends_says_when_and_one_that_never_fired_says_nothing(desk: Desk) -> None:
     desk.rules.tell(transition("pending", "inactive", fired=None))
     assert not desk.batches
