@@ -23,6 +23,19 @@ _COMMON = frozenset({"auto", "default", "disabled", "empty", "enabled", "false",
 _MANY_VALUES = frozenset({"--api-key", "--served-model-name"})
 
 
+@dataclass(frozen=True, slots=True)
+class PublicAddress:
+    """Where a command listens for clients, as its own flags say."""
+
+    host: str
+    """`0.0.0.0` where they say nothing, as vLLM has it."""
+    port: int
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_asks_clients: bool = False
+    """Whether clients need a certificate, too (`--ssl-cert-reqs`)."""
+
+
 @dataclass(frozen=True)
 class EngineCommand:
     """A command that starts an engine. Neither its `repr` nor `masked_argv` shows a secret."""
@@ -36,6 +49,17 @@ class EngineCommand:
     """Literal secrets that the engine might print, for `mask`."""
     remarks: tuple[str, ...] = ()
     """What is unwise about the command, one line each, for the log."""
+    public: PublicAddress | None = None
+    """Where clients find it; None where `engine.url` says where it listens, and not the flags."""
+    immovable: str = ""
+    """Why it cannot listen elsewhere, as far as its flags say; see `exporter.engine.moving`."""
+    asked: tuple[str, ...] = field(default=(), repr=False)
+    """What the user wrote, where `argv` was made of it: with another port, say."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells this command from another, wherever its engine listens."""
+        return self.asked or self.argv
 
     @property
     def line(self) -> str:
@@ -87,14 +111,17 @@ def read_command(
     remarks = []
     if any(a == "--api-key" or a.startswith(("--api-key=", "--api_key")) for a in argv):
         remarks.append("--api-key shows in the process list; set VLLM_API_KEY in the environment instead")
+    public = _public_address(flags) if not url else None
     return EngineCommand(
         argv=argv,
-        base_url=url.rstrip("/") if url else _base_url(flags),
+        base_url=_base_url(public) if public is not None else (url or "").rstrip("/"),
         api_key=SecretStr(keys[0]) if keys else None,
         masked_argv=mask_argv(argv, secrets),
         served_models=_served_models(flags),
         secrets=secrets,
         remarks=tuple(remarks),
+        public=public,
+        immovable=_immovable(flags, url),
     )
 
 
@@ -169,7 +196,7 @@ def _merge_config(flags: _Flags, path: str, read_file: Callable[[str], str]) -> 
         flags.values[flag] = [] if value is True else [str(item) for item in items]
 
 
-def _base_url(flags: _Flags) -> str:
+def _public_address(flags: _Flags) -> PublicAddress:
     hint = "set engine.url to where it listens"
     if "--uds" in flags.values:
         raise ConfigError(
@@ -181,14 +208,39 @@ def _base_url(flags: _Flags) -> str:
     host = (flags.last("--host") or "").strip()
     if "$" in host:
         raise ConfigError([f"engine.command: cannot know the value of --host {host}; {hint}"])
-    if host in ("", "0.0.0.0", "*"):  # noqa: S104  these face every interface; the daemon talks over loopback
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if host in ("", "*"):
+        # The simulator is for one machine: it faces the network only when it is told to.
+        host = "127.0.0.1" if flags.program[-1:] == ["simulate"] else "0.0.0.0"  # noqa: S104
+    return PublicAddress(
+        host,
+        port,
+        flags.last("--ssl-certfile") or None,
+        flags.last("--ssl-keyfile") or None,
+        (flags.last("--ssl-cert-reqs") or "0") != "0",
+    )
+
+
+def _base_url(public: PublicAddress) -> str:
+    host = public.host
+    if host == "0.0.0.0":  # noqa: S104  it faces every interface; the daemon talks over loopback
         host = "127.0.0.1"
-    elif host in ("::", "[::]"):
-        host = "[::1]"
-    elif ":" in host and not host.startswith("["):
-        host = f"[{host}]"
-    scheme = "https" if flags.last("--ssl-certfile") or flags.last("--ssl-keyfile") else "http"
-    return f"{scheme}://{host}:{port}"
+    elif host == "::":
+        host = "::1"
+    scheme = "https" if public.tls_cert_file or public.tls_key_file else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{public.port}"
+
+
+def _immovable(flags: _Flags, url: str | None) -> str:
+    """Why the engine cannot listen elsewhere, whatever is added to its flags."""
+    if url:
+        return "engine.url says where it listens, its own flags do not"
+    if "--grpc" in flags.values:
+        return "--grpc makes it speak gRPC"
+    if "--data-parallel-multi-port-external-lb" in flags.values:
+        return "--data-parallel-multi-port-external-lb makes it listen on several ports"
+    return ""
 
 
 def _port(flags: _Flags, hint: str) -> int:

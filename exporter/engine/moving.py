@@ -1,0 +1,216 @@
+"""The engine's command with another port, on loopback only: where its own flags stand, `--port` and `--host` are set anew.
+
+The gateway then listens where the engine would have. Where nothing can be changed safely, the answer says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from urllib.parse import urlsplit
+
+from exporter.engine.command import EngineCommand, PublicAddress
+from exporter.engine.process.ports import port_is_free
+from exporter.engine.secrets import mask_argv
+from exporter.engine.words import script_place, server_start, shell_commands
+from exporter.errors import ConfigError
+
+LOOPBACK = "127.0.0.1"
+
+_OWN_NETWORK = frozenset(
+    {
+        "docker", "podman", "nerdctl", "docker-compose", "ctr", "crictl", "kubectl", "oc", "lxc", "lxc-attach",
+        "lxc-execute", "machinectl", "systemd-nspawn", "enroot", "flatpak", "ssh", "srun", "sbatch", "mpirun",
+        "mpiexec", "nsenter", "unshare", "bwrap", "firejail", "ip",
+    }
+)  # fmt: skip
+"""Programs that run what follows in a network, or on a machine, where our loopback may not be the engine's."""
+_SET_ANEW = frozenset(
+    {
+        "--port",
+        "--host",
+        "--ssl-keyfile",
+        "--ssl-certfile",
+        "--ssl-ca-certs",
+        "--ssl-cert-reqs",
+        "--ssl-ciphers",
+    }
+)
+"""Flags with a value that the moved command has its own of, or has no use for: the gateway speaks TLS to clients."""
+_SWITCHES = frozenset({"--enable-ssl-refresh", "--no-enable-ssl-refresh"})
+
+
+@dataclass(frozen=True, slots=True)
+class Unmovable:
+    """Why a command cannot be given another port."""
+
+    reason: str
+
+
+def public_address(command: EngineCommand) -> PublicAddress | None:
+    """Where the command would listen by itself; None where only `engine.url` knows."""
+    return command.public
+
+
+def moved(command: EngineCommand, port: int) -> EngineCommand | Unmovable:
+    """The command that makes the same engine listen on this port of 127.0.0.1, without TLS; or why there is none."""
+    if command.immovable:
+        return Unmovable(command.immovable)
+    public = command.public
+    if public is None:
+        return Unmovable("its own flags do not say where it listens")
+    if public.tls_asks_clients:
+        return Unmovable("--ssl-cert-reqs makes it ask clients for certificates, which the gateway does not")
+    added = ["--port", str(port), "--host", LOOPBACK]
+    if public.tls_cert_file or public.tls_key_file:
+        added += ["--ssl-keyfile=", "--ssl-certfile="]  # a --config file may say so, too
+    asked = command.identity
+    argv = _with_flags(list(asked), added)
+    if isinstance(argv, Unmovable):
+        return argv
+    return replace(
+        command,
+        argv=tuple(argv),
+        base_url=f"http://{LOOPBACK}:{port}",
+        masked_argv=mask_argv(argv, command.secrets),
+        asked=asked,
+    )
+
+
+def _with_flags(argv: list[str], added: Sequence[str]) -> list[str] | Unmovable:
+    place = script_place(argv)
+    if place is not None:
+        if (stranger := _own_network(argv[:place])) is not None:
+            return stranger
+        script = _script_with_flags(argv[place], added)
+        return script if isinstance(script, Unmovable) else [*argv[:place], script, *argv[place + 1 :]]
+    start = server_start(argv)
+    if not start:
+        return Unmovable("it names no server whose flags are known, such as `vllm serve`")
+    if (stranger := _own_network(argv[:start])) is not None:
+        return stranger
+    if "--" in argv[start:]:
+        return Unmovable("its flags end with --")
+    return [*argv[:start], *_without(argv[start:]), *added]
+
+
+def _script_with_flags(script: str, added: Sequence[str]) -> str | Unmovable:
+    """The script with flags at its end, where that is the end of the server's own command.
+
+    What the script itself says stays: of two values of a flag vLLM takes the last one.
+    """
+    text = re.sub(r"[\s;]+$", "", script)
+    commands: list[list[str]] = []
+    with contextlib.suppress(ConfigError):
+        commands = shell_commands(text, {}, {})
+    last = commands[-1] if commands else []
+    start = server_start(last)
+    if not start or text.endswith(("&", "|", "(", ")", "{", "}", "\\")):
+        return Unmovable("its shell script does not end with the server's own command")
+    if "<<" in text or "`" in text or "--" in last[start:] or any(word.startswith("#") for word in last):
+        return Unmovable("its shell script is too intricate to add a flag to")
+    stranger = _own_network(last[:start])
+    return stranger if stranger is not None else f"{text} {' '.join(added)}"
+
+
+def _own_network(words: Sequence[str]) -> Unmovable | None:
+    for word in words:
+        name = PurePath(word).name
+        if name in _OWN_NETWORK:
+            return Unmovable(f"{name} may give it a network of its own")
+    return None
+
+
+def _without(words: Sequence[str]) -> list[str]:
+    """The server's flags without those that are set anew."""
+    kept: list[str] = []
+    dropping = False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        flag = flag.replace("_", "-") if flag.startswith("--") else ""
+        if flag in _SET_ANEW:
+            dropping = not equals
+            continue
+        if flag not in _SWITCHES and not (dropping and not flag):
+            kept.append(word)
+        dropping = False
+    return kept
+
+
+class Berth:
+    """A loopback port for an engine: chosen free, and kept from everybody but the engine.
+
+    A vLLM server needs some ten seconds from its start until it binds its port, in which any other program may be given it.
+    So it is bound here, and not listened on: Linux lets a socket bind it that sets SO_REUSEADDR, as every server's does, and
+    gives it to nobody who asks for any port at all.
+    """
+
+    def __init__(self, command: EngineCommand) -> None:
+        """Choose a port. Raises ConfigError for a command that cannot be moved, OSError where no port is free."""
+        self._asked = command
+        self._held: socket.socket | None = None
+        self._port: int | None = None
+        self._keeps = True
+        self.command = self._choose()
+        """The command with the present port."""
+
+    def ready(self) -> EngineCommand:
+        """The command for a start that follows at once: on the same port, or on another where somebody listens there.
+
+        Blocks for some milliseconds. Raises OSError where no port is free.
+        """
+        if self._port is None or not port_is_free(LOOPBACK, self._port):
+            self.command = self._choose()
+        return self.command
+
+    def take(self, base_url: str) -> EngineCommand:
+        """The command of an engine that listens there already, having been moved by an earlier daemon."""
+        self.release()
+        port = urlsplit(base_url).port
+        command = moved(self._asked, port) if port is not None else self.command
+        self.command = replace(self.command, base_url=base_url) if isinstance(command, Unmovable) else command
+        self._port = None  # for this engine alone: the next one gets a port of ours
+        return self.command
+
+    def distrust(self) -> None:
+        """The engine could not have its port: the next one is another, and is not bound here in advance."""
+        self.release()
+        self._port = None
+        self._keeps = False
+
+    def release(self) -> None:
+        """Keep the port no longer."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    def _choose(self) -> EngineCommand:
+        self.release()
+        held = _free_port()
+        port: int = held.getsockname()[1]
+        command = moved(self._asked, port)
+        if isinstance(command, Unmovable):
+            held.close()
+            raise ConfigError([f"engine.command: cannot be given another port: {command.reason}"])
+        self._port = port
+        if self._keeps:
+            self._held = held
+        else:
+            held.close()
+        return command
+
+
+def _free_port() -> socket.socket:
+    """A socket on a loopback port that nobody has, which lets a server bind it beside."""
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        held.bind((LOOPBACK, 0))  # without SO_REUSEADDR: nobody else has it bound
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError:
+        held.close()
+        raise
+    return held
