@@ -21,9 +21,10 @@ import structlog
 from exporter import __version__, logs
 from exporter.errors import ConfigError
 from exporter.exposition.block import Block
-from exporter.exposition.page import Page, PassThroughBlock
+from exporter.exposition.page import Page
 from exporter.settings import Settings
 from exporter.state import DataDir, Keeper, StateFile
+from exporter.watch import Watch, WatchBlocks, Watched
 from exporter.web import WebServer
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
     from exporter.engine.command import EngineCommand
     from exporter.engine.status import Engine, EngineStatus
-    from exporter.gpu import GpuSampler
-    from exporter.notify.engine_facts import EngineFacts
-    from exporter.sli import Indicators
     from exporter.systemd import Notifier
 
 log = structlog.get_logger(__name__)
@@ -51,14 +49,13 @@ EXIT_OK, EXIT_FAILED = 0, 1
 class Blocks:
     """What `/metrics` shows, in its order."""
 
-    engine_page: PassThroughBlock = field(default_factory=PassThroughBlock)
-    indicators: Block = field(default_factory=Block)
+    watch: WatchBlocks = field(default_factory=WatchBlocks)
     gpu: Block = field(default_factory=Block)
     daemon: Block = field(default_factory=Block)
 
     def page(self, before_change: Callable[[], None]) -> Page:
         """All of them as one page."""
-        blocks = (self.engine_page, self.indicators, self.gpu, self.daemon)
+        blocks = (self.watch.page, self.watch.indicators, self.gpu, self.watch.engine, self.daemon)
         return Page(blocks, before_change=before_change)
 
 
@@ -66,14 +63,14 @@ class Blocks:
 class Readers:
     """What the HTTP face asks of parts that are built after it has taken its port."""
 
-    engine: Engine | None = None
+    watch: Watch | None = None
     before_render: list[Callable[[], None]] = field(default_factory=list)
     before_change: Callable[[], None] = lambda: None
 
     def engine_status(self) -> EngineStatus:
         """The engine's present status."""
-        assert self.engine is not None, "the face answers only when the engine is built"
-        return self.engine.status
+        assert self.watch is not None, "the face answers only when the engine is built"
+        return self.watch.engine.status
 
     def refresh(self) -> None:
         """Bring every block up to date for a reader of the page."""
@@ -127,9 +124,7 @@ async def _live(
     from exporter import process_metrics
     from exporter.gpu import GpuSampler
     from exporter.schedule import Schedule
-    from exporter.scrape.cycle import RESERVED_PREFIXES, Scraper
-    from exporter.scrape.target import EngineTarget
-    from exporter.sli import Indicators
+    from exporter.scrape.cycle import RESERVED_PREFIXES
     from exporter.systemd import Notifier
     from exporter.ticks import Ticker
 
@@ -141,28 +136,27 @@ async def _live(
         state = StateFile(settings.data_dir / "state.json")
         saved = state.load()
 
-        indicators = Indicators(
-            settings.sli,
-            blocks.indicators,
-            model_limit=settings.scrape.model_limit,
-            scrape_interval=settings.scrape.interval,
-        )
-        indicators.restore(saved.get("indicators", {}))
-
         session = await stack.enter_async_context(_http_session())
         gpu = GpuSampler(
             settings.gpu,
             blocks.gpu,
-            engine_pids=lambda: engine.pids(),
-            simulated_load=lambda: _load(indicators),
-            tokens_total=indicators.output_tokens_total,
+            engine_pids=lambda: watch.engine.pids(),
+            simulated_load=lambda: watch.load(),
+            tokens_total=lambda: watch.indicators.output_tokens_total(),
         )
-        engine = _engine(settings, command, blocks.daemon, session, indicators, gpu)
-        engine.restore(saved.get("engine", {}))
-        readers.engine = engine
-        key = command.api_key if command is not None else settings.engine.api_key
-        target = EngineTarget(engine, key)
-        keeper = Keeper(data_dir, state, blocks.indicators, indicators.state, engine.state)
+        watch = Watch(
+            Watched(settings.engine, command, settings.data_dir),
+            blocks.watch,
+            settings,
+            session,
+            gpu,
+            landed=lambda row, now: monitor.landed(row, now),
+        )
+        stack.callback(watch.scraper.close)
+        watch.restore(saved)
+        readers.watch = watch
+        engine, indicators = watch.engine, watch.indicators
+        keeper = Keeper(data_dir, state, watch.parts())
         readers.before_change = keeper.save
 
         def refresh(costly: bool) -> None:
@@ -173,22 +167,6 @@ async def _live(
                 server.publish(blocks.daemon)
                 monitor.publish()
                 notifications.publish()
-
-        scraper = Scraper(
-            settings.scrape,
-            target,
-            session,
-            blocks.daemon,
-            blocks.engine_page,
-            indicators,
-            tls_verify=settings.engine.tls_verify,
-            after=lambda good, _now: engine.observe(
-                indicators.progress() if good else None, now=time.monotonic()
-            ),
-            landed=lambda row, now: monitor.landed(row, now),
-        )
-        stack.callback(scraper.close)
-        engine.subscribe(scraper.engine_changed)
 
         notifier = Notifier.from_environment()
         schedule = Schedule()
@@ -214,7 +192,7 @@ async def _live(
         instance = settings.rules.instance or urlsplit(server.url).netloc
         monitor = Monitor(
             settings,
-            (blocks.indicators, blocks.gpu, blocks.daemon),
+            (blocks.watch.indicators, blocks.gpu, blocks.watch.engine, blocks.daemon),
             daemon=blocks.daemon,
             instance=instance,
             external_url=server.url,
@@ -229,7 +207,7 @@ async def _live(
             blocks.daemon,
             external_url=server.url,
             instance=instance,
-            facts=_engine_facts(settings, command, engine),
+            facts=watch.facts(),
         )
         await notifications.start(settings.data_dir, monitor.evaluator, monitor.head)
         stack.push_async_callback(notifications.close)
@@ -240,11 +218,13 @@ async def _live(
             return [*(await monitor.reload()).problems, *await notifications.reload()]
 
         await server.serve_api(
-            daemon_api(settings, server.url, monitor, engine, indicators, gpu, blocks.indicators, reload),
+            daemon_api(
+                settings, server.url, monitor, engine, indicators, gpu, blocks.watch.indicators, reload
+            ),
             notifications,
         )
 
-        scraping = Ticker(settings.scrape.interval, scraper.scrape)
+        scraping = Ticker(settings.scrape.interval, watch.scraper.scrape)
         schedule.every(settings.engine.health_interval, engine.probe, name="probe")
         schedule.every(settings.storage.flush_interval, monitor.flush, name="save")
 
@@ -321,46 +301,6 @@ def engine_command(settings: Settings) -> EngineCommand | None:
     return command
 
 
-def _engine(
-    settings: Settings,
-    command: EngineCommand | None,
-    block: Block,
-    session: aiohttp.ClientSession,
-    indicators: Indicators,
-    gpu: GpuSampler,
-) -> Engine:
-    """The engine to watch: our own child, or somebody else's."""
-    if command is None:
-        from exporter.engine.attached import AttachedEngine
-
-        assert settings.engine.url is not None, "the command line asks for a command or an URL"
-        return AttachedEngine(
-            settings.engine, settings.engine.url, settings.engine.api_key, http=lambda: session, block=block
-        )
-    from exporter.engine.supervisor import Supervisor
-
-    return Supervisor(
-        settings.engine,
-        command,
-        data_dir=settings.data_dir,
-        http=lambda: session,
-        block=block,
-        recent_samples=indicators.recent_samples,
-        gpu_memory_of=gpu.memory_of,
-    )
-
-
-def _engine_facts(settings: Settings, command: EngineCommand | None, engine: Engine) -> EngineFacts:
-    """What messages say of the engine: its output is ours only where we started it."""
-    from exporter.engine.supervisor import OUTPUT_NAME
-    from exporter.notify.engine_facts import EngineFacts
-
-    if command is None:
-        key = settings.engine.api_key
-        return EngineFacts(lambda: engine.status, None, () if key is None else (key.get_secret_value(),))
-    return EngineFacts(lambda: engine.status, settings.data_dir / OUTPUT_NAME, command.secrets)
-
-
 def _http_session() -> aiohttp.ClientSession:
     """One session for everything that the daemon asks of an engine: no cookies, no proxies, no decompression unasked."""
     import aiohttp
@@ -380,12 +320,6 @@ def _stop(engine: Engine, number: int, notifier: Notifier, seconds: float) -> No
     notifier.stopping()
     notifier.extend_timeout(seconds)
     log.info("signal_received", signal=signal.Signals(number).name)
-
-
-def _load(indicators: Indicators) -> float:
-    """How busy the engine is, from 0 to 1, for simulated GPUs."""
-    running = indicators.progress().running or 0.0
-    return min(1.0, running / 8)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

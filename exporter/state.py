@@ -10,14 +10,13 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from exporter.errors import ConfigError
-from exporter.exposition.block import Block
 
 log = structlog.get_logger(__name__)
 
@@ -144,6 +143,14 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+class Part(NamedTuple):
+    """Something whose totals are saved: its name in the file, what they are, and what changes whenever they do."""
+
+    name: str
+    state: Callable[[], dict[str, Any]]
+    version: Callable[[], object]
+
+
 class Keeper:
     """Saves the totals before anybody is shown them.
 
@@ -156,24 +163,20 @@ class Keeper:
         self,
         data_dir: DataDir,
         file: StateFile,
-        shown: Block,
-        indicators: Callable[[], dict[str, Any]],
-        engine: Callable[[], dict[str, Any]],
+        parts: Sequence[Part],
     ) -> None:
         self._data_dir = data_dir
         self._file = file
-        self._shown = shown
-        self._indicators = indicators
-        self._engine = engine
-        self._saved: tuple[int, dict[str, Any]] | None = None
+        self._parts = tuple(parts)
+        self._saved: list[object] | None = None
         self._failing: set[str] = set()
 
     def save(self) -> None:
         """Save if something changed; a disk that does not take it is a warning, not the end of monitoring."""
-        present = (self._shown.version, self._engine())
+        present = [part.version() for part in self._parts]
         if self._saved != present:
             self._saved = present
-            parts = {"indicators": self._indicators(), "engine": present[1]}
+            parts = {part.name: part.state() for part in self._parts}
             self._try("check", self._data_dir.check)
             self._try("save", lambda: self._file.save(parts))
 

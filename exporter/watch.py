@@ -1,0 +1,158 @@
+"""One engine under watch: the process or the address, the reader of its page, and what is derived from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.exposition.block import Block
+from exporter.exposition.page import PassThroughBlock
+from exporter.state import Part
+
+if TYPE_CHECKING:
+    import aiohttp
+    from pydantic import SecretStr
+
+    from exporter.engine.command import EngineCommand
+    from exporter.engine.status import Engine
+    from exporter.exposition.layout import Row
+    from exporter.gpu import GpuSampler
+    from exporter.notify.engine_facts import EngineFacts
+    from exporter.settings import EngineSettings, Settings
+
+
+@dataclass(slots=True)
+class WatchBlocks:
+    """What `/metrics` shows of one engine."""
+
+    page: PassThroughBlock = field(default_factory=PassThroughBlock)
+    indicators: Block = field(default_factory=Block)
+    engine: Block = field(default_factory=Block)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Which engine: its options, its command where we start it, the folder for what is written about it."""
+
+    settings: EngineSettings
+    command: EngineCommand | None
+    data_dir: Path
+
+    @property
+    def key(self) -> SecretStr | None:
+        """The API key for the daemon's own requests."""
+        return self.command.api_key if self.command is not None else self.settings.api_key
+
+
+class Watch:
+    """An engine, its scraper and its indicators, joined; event loop only.
+
+    `landed` is called at the end of each scrape with its row, or None, and its time in unix seconds. `in_flight` counts
+    the requests that the gateway has at the engine: demand that its page may not show.
+    """
+
+    def __init__(
+        self,
+        watched: Watched,
+        blocks: WatchBlocks,
+        settings: Settings,
+        session: aiohttp.ClientSession,
+        gpu: GpuSampler,
+        *,
+        landed: Callable[[Row | None, float], None],
+        in_flight: Callable[[], int] = lambda: 0,
+    ) -> None:
+        from exporter.scrape.cycle import Scraper
+        from exporter.scrape.target import EngineTarget
+        from exporter.sli import Indicators
+
+        self.watched = watched
+        self.blocks = blocks
+        self._in_flight = in_flight
+        self.indicators = Indicators(
+            settings.sli,
+            blocks.indicators,
+            model_limit=settings.scrape.model_limit,
+            scrape_interval=settings.scrape.interval,
+        )
+        self.engine = self._engine(session, gpu)
+        self.scraper = Scraper(
+            settings.scrape,
+            EngineTarget(self.engine, watched.key),
+            session,
+            blocks.engine,
+            blocks.page,
+            self.indicators,
+            tls_verify=watched.settings.tls_verify,
+            after=self._scraped,
+            landed=landed,
+        )
+        self.engine.subscribe(self.scraper.engine_changed)
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what the daemon before saved; before anybody is shown the page."""
+        self.indicators.restore(saved.get("indicators", {}))
+        self.engine.restore(saved.get("engine", {}))
+
+    def parts(self) -> tuple[Part, ...]:
+        """What `restore` needs in the next daemon."""
+        return (
+            Part("indicators", self.indicators.state, lambda: self.blocks.indicators.version),
+            Part("engine", self.engine.state, self.engine.state),
+        )
+
+    def load(self) -> float:
+        """How busy the engine is, from 0 to 1, for simulated GPUs."""
+        running = self.indicators.progress().running or 0.0
+        return min(1.0, running / 8)
+
+    def facts(self) -> EngineFacts:
+        """What messages say of the engine: its output is ours only where we started it."""
+        from exporter.engine.supervisor import OUTPUT_NAME
+        from exporter.notify.engine_facts import EngineFacts
+
+        watched = self.watched
+        if watched.command is None:
+            key = watched.settings.api_key
+            secrets = () if key is None else (key.get_secret_value(),)
+            return EngineFacts(lambda: self.engine.status, None, secrets)
+        return EngineFacts(
+            lambda: self.engine.status, watched.data_dir / OUTPUT_NAME, watched.command.secrets
+        )
+
+    def _scraped(self, good: bool, _now: float) -> None:
+        from exporter.sli.indicators import Progress
+
+        progress = None
+        if good:
+            seen, waiting = self.indicators.progress(), float(self._in_flight())
+            progress = (
+                Progress(seen.running, max(seen.waiting or 0.0, waiting), seen.counter) if waiting else seen
+            )
+        self.engine.observe(progress, now=time.monotonic())
+
+    def _engine(self, session: aiohttp.ClientSession, gpu: GpuSampler) -> Engine:
+        """Our own child, or somebody else's engine."""
+        watched = self.watched
+        options, command = watched.settings, watched.command
+        if command is None:
+            from exporter.engine.attached import AttachedEngine
+
+            assert options.url is not None, "the command line asks for a command or an URL"
+            return AttachedEngine(
+                options, options.url, options.api_key, http=lambda: session, block=self.blocks.engine
+            )
+        from exporter.engine.supervisor import Supervisor
+
+        return Supervisor(
+            options,
+            command,
+            data_dir=watched.data_dir,
+            http=lambda: session,
+            block=self.blocks.engine,
+            recent_samples=self.indicators.recent_samples,
+            gpu_memory_of=gpu.memory_of,
+        )
