@@ -79,8 +79,8 @@ class Refusal:
     """Seconds until another try makes sense; `Retry-After` rounds them up."""
     close: bool = False
     """Whether the connection cannot go on: what follows on it cannot be told apart."""
-    allow: str = ""
-    """`Allow` of a 405: the path's methods, comma-separated."""
+    allow: frozenset[str] = frozenset()
+    """`Allow` of a 405: the path's methods."""
 
 
 class Exchange:
@@ -115,6 +115,7 @@ class Exchange:
         "status",
         "stream",
         "tokens_seen",
+        "tried",
         "tries",
     )
 
@@ -148,6 +149,8 @@ class Exchange:
         self.backend: str = ""
         """Name of the engine that got it."""
         self.tries = 0
+        self.tried: tuple[str, ...] = ()
+        """Names of the engines whose connection failed before the client had a byte."""
         self.status: int | None = None
         """Status that went to the client; None when none did."""
         self.outcome: Outcome | None = None

@@ -145,7 +145,7 @@ class Routes:
             "method_not_allowed",
             f"Not allowed to {method[:16]} on {endpoint.path}.",
             Outcome.CLIENT_ERROR,
-            allow=", ".join(sorted(endpoint.methods | {"OPTIONS"})),
+            allow=endpoint.methods | {"OPTIONS"},
         )
 
     def _unknown(self, method: str, path: str) -> Refusal:
