@@ -39,18 +39,22 @@ class Keys:
     So the look-up may be a dict's. Nothing that a client sent is remembered.
     """
 
-    __slots__ = ("_by_digest",)
+    __slots__ = ("_by_digest", "_by_name")
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
-        self._by_digest: dict[bytes, Key] = {}
         self.replace(keys)
 
     def __len__(self) -> int:
-        return len(set(self._by_digest.values()))
+        return len(self._by_name)
 
     def replace(self, keys: Iterable[Key]) -> None:
         """From now on these are the keys; requests that are under way go on."""
-        self._by_digest = {digest: key for key in keys for digest in key.digests}
+        self._by_name = {key.name: key for key in keys}
+        self._by_digest = {digest: key for key in self._by_name.values() for digest in key.digests}
+
+    def named(self, name: str | None) -> Key | None:
+        """The key of this name; None for none, or where it is no longer good."""
+        return self._by_name.get(name) if name is not None else None
 
     def check(self, authorization: bytes | None, api_key: bytes | None = None) -> Key | Refusal:
         """The key of a request by its `Authorization` header, or else its `x-api-key` (Anthropic's clients); or a 401."""

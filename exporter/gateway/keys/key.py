@@ -12,7 +12,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 
-from exporter.gateway.model import Outcome, Priority, Refusal
+from exporter.gateway.model import Priority
 
 PREFIX = "sk-"
 """What clients and scanners for leaked secrets know a key by; our own log masks what begins so."""
@@ -54,20 +54,3 @@ def asked_priority(value: bytes) -> Priority | None:
     if word == b"batch":
         return Priority.BATCH
     return Priority.INTERACTIVE if word == b"interactive" else None
-
-
-def priority_of(key: Key | None, asked: Priority | None) -> Priority:
-    """The priority of a request: its key's, or lower where its client asks for that; never higher."""
-    own = Priority.INTERACTIVE if key is None else key.priority
-    return own if asked is None or asked < own else asked
-
-
-def no_such_model(model: str) -> Refusal:
-    """The answer to a key that may not use a model, in OpenAI's words: it does not learn whether there is one."""
-    return Refusal(
-        404,
-        "invalid_request_error",
-        "model_not_found",
-        f"The model `{model[:200]}` does not exist or you do not have access to it.",
-        Outcome.CLIENT_ERROR,
-    )
