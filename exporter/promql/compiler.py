@@ -52,22 +52,10 @@ class _Builder:
         self.reads: list[Reads] = []
         self._subquery_step = subquery_step
         self._around: list[tuple[When, int]] = []
-        self._makers: dict[type, Callable[[Any], Node]] = {
-            syntax_tree.NumberLiteral: lambda tree: Number(tree.val),
-            syntax_tree.StringLiteral: lambda tree: Text(self._string(tree.val)),
-            syntax_tree.ParenExpr: lambda tree: self.node(tree.expr),
-            syntax_tree.UnaryExpr: lambda tree: Negative(self.node(tree.expr)),
-            syntax_tree.VectorSelector: self._vector_selector,
-            syntax_tree.MatrixSelector: self._range_selector,
-            syntax_tree.SubqueryExpr: self._subquery,
-            syntax_tree.BinaryExpr: self._binary,
-            syntax_tree.AggregateExpr: self._aggregation,
-            syntax_tree.Call: self._call,
-        }
 
     def node(self, tree: Any) -> Node:
         """The plan of a subtree."""
-        return self._makers[type(tree)](tree)
+        return _MAKERS[type(tree)](self, tree)
 
     def _string(self, index: str) -> str:
         return self.parsed.strings[int(index)].value
@@ -207,6 +195,22 @@ class _Builder:
         if not call.invariant:
             call.arguments = [once(argument) for argument in arguments]
         return call
+
+
+# Beside the class and not in each builder: a builder that knew its own methods would stay, with the parser's tree,
+# until somebody looks for garbage.
+_MAKERS: dict[type, Callable[[_Builder, Any], Node]] = {
+    syntax_tree.NumberLiteral: lambda _, tree: Number(tree.val),
+    syntax_tree.StringLiteral: lambda builder, tree: Text(builder._string(tree.val)),
+    syntax_tree.ParenExpr: lambda builder, tree: builder.node(tree.expr),
+    syntax_tree.UnaryExpr: lambda builder, tree: Negative(builder.node(tree.expr)),
+    syntax_tree.VectorSelector: _Builder._vector_selector,
+    syntax_tree.MatrixSelector: _Builder._range_selector,
+    syntax_tree.SubqueryExpr: _Builder._subquery,
+    syntax_tree.BinaryExpr: _Builder._binary,
+    syntax_tree.AggregateExpr: _Builder._aggregation,
+    syntax_tree.Call: _Builder._call,
+}
 
 
 def checked(matcher: Matcher, expression: str, position: int) -> Matcher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
@@ -296,3 +297,15 @@ def test_a_panic_of_the_parser_is_a_refusal_and_nothing_worse(monkeypatch: pytes
     with pytest.raises(QueryError, match="the parser failed") as refused:
         promql.compile("up")
     assert refused.value.kind == "bad_data"
+
+
+def test_nothing_of_the_parser_s_tree_stays_once_an_expression_is_compiled():
+    expression = 'sum by (a) (rate(x{b="c"}[5m])) / on (a) group_left y > 1'
+    promql.compile(expression)
+    gc.collect()
+    gc.disable()
+    try:
+        kept = promql.compile(expression)
+        assert gc.collect() == 0, kept
+    finally:
+        gc.enable()
