@@ -141,10 +141,11 @@ class EventReader:
             unsent = bytes(buffer[max(begin, self._passed) : end])
             if self._start or end - begin > EVENT_LIMIT:
                 self._read_giant(buffer, begin, end)
-                self._pass(unsent, PLAIN, out)
+                meaning = PLAIN
             else:
                 content = event_data(unsent if begin >= self._passed else bytes(buffer[begin:end]))
                 meaning = self._look(self._story, content, now) if content is not None else PLAIN
+            if hiding:
                 self._pass(unsent, meaning, out)
             begin = search = end
         self._keep(buffer, begin, out)

@@ -32,6 +32,9 @@ class Asked:
     dialect: Dialect = Dialect.OPAQUE
 
 
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
 class _Body(msgspec.Struct, gc=False):
     model: str | None = None
     stream: bool | None = False
@@ -43,7 +46,6 @@ class _Body(msgspec.Struct, gc=False):
 
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_any = msgspec.json.Decoder(Any).decode
 
 
 def read_request(body: bytes, dialect: Dialect) -> Asked:
@@ -53,13 +55,12 @@ def read_request(body: bytes, dialect: Dialect) -> Asked:
     """
     try:
         read = _decode_body(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except _UNREADABLE:
         return _read_patiently(body, dialect)
     asked = Asked(read.model or None, read.stream is True)
     asked.dialect = dialect
     asked.max_tokens = _limit(read.max_completion_tokens, read.max_tokens, read.max_output_tokens)
-    if read.stream_options and dialect in _WITH_STREAM_OPTIONS:
-        own = bytes(read.stream_options)
+    if dialect in _WITH_STREAM_OPTIONS and (own := bytes(read.stream_options)):
         asked.own_stream_options = own
         asked.include_usage = _asks_for_usage(_loads(own))
     return asked
@@ -75,25 +76,26 @@ def with_usage(body: bytes, asked: Asked) -> bytes | None:
     if not asked.stream or asked.include_usage or asked.dialect not in _WITH_STREAM_OPTIONS:
         return None
     own = asked.own_stream_options
-    if own is None:
-        end = body.rstrip(b" \t\r\n")
-        if not end.endswith(b"}"):
-            return None
-        return end[:-1] + b',"stream_options":{"include_usage":true}}' + body[len(end) :]
-    options = _loads(own)
+    if own is None and not _is_wide(body):
+        inside = body.rstrip(b" \t\r\n")
+        return b"".join((inside[:-1], b',"stream_options":{"include_usage":true}}', body[len(inside) :]))
+    options = _loads(own) if own is not None else None
     if options is None:
         options = {}
     if not isinstance(options, dict) or not _is_switch(options.get("continuous_usage_stats")):
         return None
+    options["include_usage"] = True
     if "continuous_usage_stats" in options:
         options["continuous_usage_stats"] = False
-    options["include_usage"] = True
     try:
         members = _decode_members(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    members["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-    return msgspec.json.encode(members)
+        members["stream_options"] = msgspec.Raw(json.dumps(options).encode())
+        return msgspec.json.encode(members)
+    except _UNREADABLE:
+        loaded = _loads(body)
+        if not isinstance(loaded, dict):
+            return None
+        return json.dumps({**loaded, "stream_options": options}).encode()
 
 
 def _read_patiently(body: bytes, dialect: Dialect) -> Asked:
@@ -109,9 +111,15 @@ def _read_patiently(body: bytes, dialect: Dialect) -> Asked:
     asked.max_tokens = _limit(
         members.get("max_completion_tokens"), members.get("max_tokens"), members.get("max_output_tokens")
     )
-    if dialect in _WITH_STREAM_OPTIONS and asked.stream:
-        asked.include_usage = True  # Such a body is not rewritten: what comes back is what it asked for.
+    if "stream_options" in members and dialect in _WITH_STREAM_OPTIONS:
+        asked.own_stream_options = json.dumps(members["stream_options"]).encode()
+        asked.include_usage = _asks_for_usage(members["stream_options"])
     return asked
+
+
+def _is_wide(body: bytes) -> bool:
+    """Whether it is UTF-16 or UTF-32, which Python's `json` takes as well."""
+    return b"\0" in body[:4] or body.startswith((b"\xff\xfe", b"\xfe\xff"))
 
 
 def _loads(text: bytes) -> Any:

@@ -1,0 +1,215 @@
+"""What bodies ask for, read as the engine reads them, and the body that asks for the counts as well."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.gateway.model import Dialect
+from exporter.gateway.reading.request import Asked, read_request, with_usage
+
+WITH_OPTIONS = (Dialect.CHAT, Dialect.COMPLETION)
+WITHOUT_OPTIONS = (Dialect.RESPONSES, Dialect.MESSAGES, Dialect.JSON, Dialect.OPAQUE)
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+values = st.recursive(
+    scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3), max_leaves=8
+)
+members = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.sampled_from(["a", "Qwen/Qwen3-0.6B", ""]) | values,
+        "messages": values,
+        "stream": st.booleans() | values,
+        "stream_options": st.fixed_dictionaries(
+            {}, optional={"include_usage": st.booleans() | st.none() | values, "x": values}
+        )
+        | values,
+        "max_tokens": values,
+        "temperature": values,
+    },
+)
+
+
+def test_a_request_is_read_for_model_stream_and_limit() -> None:
+    body = b'{"messages":[{"role":"user","content":"hi"}],"model":"Qwen/Qwen3-0.6B","max_tokens":16,"stream":true}'
+    assert read_request(body, Dialect.CHAT) == Asked(
+        "Qwen/Qwen3-0.6B", stream=True, max_tokens=16, dialect=Dialect.CHAT
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "limit"),
+    [
+        (b'{"max_tokens":1,"max_completion_tokens":2}', 2),
+        (b'{"max_tokens":1,"max_completion_tokens":null}', 1),
+        (b'{"max_output_tokens":3}', 3),
+        (b'{"max_tokens":-1}', None),
+        (b'{"max_tokens":"many"}', None),
+        (b'{"max_tokens":true}', None),
+    ],
+)
+def test_the_limit_is_the_one_that_the_engine_heeds(body: bytes, limit: int | None) -> None:
+    assert read_request(body, Dialect.CHAT).max_tokens == limit
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'"model"', b"null", b'{"model":', b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_object_asks_for_nothing_and_goes_on_as_it_is(body: bytes) -> None:
+    asked = read_request(body, Dialect.CHAT)
+    assert asked == Asked()
+    assert with_usage(body, asked) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"a","model":"b"}',
+        b'{"model":"a","mod\\u0065l":"b"}',
+        b'{"model":"b","temperature":NaN}',
+        b'{"model":"b","temperature":Infinity}',
+        b'{"model":"b","user":"\\ud800"}',
+        b'\xef\xbb\xbf{"model":"b"}',
+        '{"model":"b"}'.encode("utf-16"),
+        '{"model":"b"}'.encode("utf-32-le"),
+        b'{"MODEL":"a","model":"b"}',
+        b'{"model":"b","x":{"model":"a"}}',
+        b' \r\n\t{"model" : "b"}\n',
+    ],
+)
+def test_the_model_is_the_one_that_the_engine_will_take(body: bytes) -> None:
+    """A key that may use one model must not reach another by a body that two parsers read in two ways."""
+    assert json.loads(body)["model"] == "b"
+    assert read_request(body, Dialect.CHAT).model == "b"
+
+
+@pytest.mark.parametrize("model", ["null", '""', "7", "[]", "{}"])
+def test_a_model_that_is_no_name_is_none(model: str) -> None:
+    assert read_request(f'{{"model":{model}}}'.encode(), Dialect.JSON).model is None
+
+
+def test_a_name_with_half_a_surrogate_pair_can_still_be_written_down() -> None:
+    name = read_request(b'{"model":"\\ud800"}', Dialect.CHAT).model
+    assert name == "\\ud800"
+    name.encode()
+
+
+@pytest.mark.parametrize("stream", ["true", "1", "1.0", '"true"', '"on"', '"Yes"'])
+def test_a_stream_is_what_the_engine_takes_for_one(stream: str) -> None:
+    assert read_request(f'{{"stream":{stream}}}'.encode(), Dialect.CHAT).stream
+
+
+@pytest.mark.parametrize("stream", ["false", "null", "0", "2", '"false"', "[]", '""'])
+def test_and_no_stream_what_it_does_not(stream: str) -> None:
+    assert not read_request(f'{{"stream":{stream}}}'.encode(), Dialect.CHAT).stream
+
+
+def test_counts_are_asked_for_before_the_closing_brace_and_nothing_else_is_touched() -> None:
+    body = b'{"model":"a", "stream":true,"seed":1.00}\r\n'
+    asked = read_request(body, Dialect.CHAT)
+    assert (
+        with_usage(body, asked)
+        == b'{"model":"a", "stream":true,"seed":1.00,"stream_options":{"include_usage":true}}\r\n'
+    )
+
+
+@pytest.mark.parametrize("dialect", WITHOUT_OPTIONS)
+def test_other_dialects_are_left_alone(dialect: Dialect) -> None:
+    body = b'{"model":"a","stream":true}'
+    assert with_usage(body, read_request(body, dialect)) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        '{"include_usage":true}',
+        '{"include_usage":true,"continuous_usage_stats":true}',
+        '{"include_usage":"yes"}',
+        '{"include_usage":7}',
+    ],
+)
+def test_a_client_that_asks_itself_gets_what_it_asked_for(options: str) -> None:
+    body = f'{{"stream":true,"stream_options":{options}}}'.encode()
+    asked = read_request(body, Dialect.CHAT)
+    assert asked.include_usage
+    assert asked.own_stream_options == options.encode()
+    assert with_usage(body, asked) is None
+
+
+@pytest.mark.parametrize("options", ['"x"', "7", "[]", "true", "false", '{"continuous_usage_stats":"x"}'])
+def test_options_that_the_engine_refuses_are_left_for_it_to_refuse(options: str) -> None:
+    body = f'{{"stream":true,"stream_options":{options}}}'.encode()
+    assert with_usage(body, read_request(body, Dialect.CHAT)) is None
+
+
+def test_options_without_a_stream_are_left_for_the_engine_to_refuse() -> None:
+    body = b'{"stream_options":{"include_usage":false}}'
+    assert with_usage(body, read_request(body, Dialect.CHAT)) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "merged"),
+    [
+        ("null", {"include_usage": True}),
+        ("{}", {"include_usage": True}),
+        ('{"include_usage":false,"x":[1]}', {"include_usage": True, "x": [1]}),
+        ('{"include_usage":null}', {"include_usage": True}),
+        # Without include_usage the engine ignores this one; with it every chunk would carry counts.
+        ('{"continuous_usage_stats":true}', {"include_usage": True, "continuous_usage_stats": False}),
+    ],
+)
+def test_own_options_are_kept_and_the_counts_added(own: str, merged: dict[str, Any]) -> None:
+    body = f'{{"stream":true,"stream_options":{own},"temperature":0.10}}'.encode()
+    changed = with_usage(body, read_request(body, Dialect.CHAT))
+    assert changed is not None
+    assert json.loads(changed) == {"stream": True, "stream_options": merged, "temperature": 0.1}
+    assert changed.count(b"stream_options") == 1
+    assert b"0.10" in changed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"stream":true,"temperature":NaN}',
+        b'{"stream":1}',
+        b'\xef\xbb\xbf{"stream":true}',
+        b'{"stream":true,"user":"\\ud800"}',
+        '{"stream":true}'.encode("utf-16"),
+        '{"stream":true}'.encode("utf-32-be"),
+        '{"stream":true,"stream_options":{"include_usage":false}}'.encode("utf-16-le"),
+        b'{"stream":true,"stream_options":{},"x":NaN}',
+    ],
+)
+def test_odd_bodies_that_the_engine_takes_do_not_escape_the_counting(body: bytes) -> None:
+    changed = with_usage(body, read_request(body, Dialect.COMPLETION))
+    assert changed is not None
+    assert json.loads(changed)["stream_options"]["include_usage"] is True
+
+
+@given(members, st.sampled_from(WITH_OPTIONS), st.booleans())
+def test_only_stream_options_ever_change(body: dict[str, Any], dialect: Dialect, ascii_only: bool) -> None:
+    try:
+        sent = json.dumps(body, ensure_ascii=ascii_only).encode()
+    except UnicodeEncodeError:
+        sent = json.dumps(body).encode()
+    asked = read_request(sent, dialect)
+    model = body.get("model")
+    assert asked.model == (model if isinstance(model, str) and model else None) or "\\u" in repr(asked.model)
+    changed = with_usage(sent, asked)
+    if changed is None:
+        return
+    before, after = json.loads(sent), json.loads(changed)
+    options = after.pop("stream_options")
+    own = before.pop("stream_options", None) or {}
+    assert json.dumps(before) == json.dumps(after)
+    assert options["include_usage"] is True
+    assert own.get("include_usage") in (None, False)
+    assert {**own, **options} == options or "nan" in repr(own)
+
+
+@given(st.binary(max_size=60), st.sampled_from(list(Dialect)))
+def test_no_bytes_at_all_make_it_fail(body: bytes, dialect: Dialect) -> None:
+    with_usage(body, read_request(body, dialect))
