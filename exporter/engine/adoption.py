@@ -60,6 +60,8 @@ class EngineRecord:
     """(pid, start ticks) of every process seen."""
     kept: bool = True
     """Whether it was to outlive its daemon. Where not, a daemon that died without a word left a guard to end it."""
+    moved: bool = False
+    """Whether it listens on a loopback port of its daemon's choice, behind the gateway, and not where its command says."""
 
     @property
     def id(self) -> ProcessId:
@@ -81,8 +83,9 @@ def record_of(
     ready_since: float | None = None,
     restarts: Mapping[str, int] | None = None,
     kept: bool = True,
+    moved: bool = False,
 ) -> EngineRecord:
-    """The record of a running engine."""
+    """The record of a running engine. `argv`: what the user asked for, wherever the engine listens."""
     return EngineRecord(
         pid=process.id.pid,
         start_ticks=process.id.start_ticks,
@@ -98,6 +101,7 @@ def record_of(
         restarts=dict(restarts or {}),
         members=tuple(sorted((m.pid, m.start_ticks) for m in members)),
         kept=kept,
+        moved=moved,
     )
 
 
@@ -156,6 +160,8 @@ class Found(StrEnum):
     """The engine runs, and is the one that is wanted: adopt it."""
     OTHER_COMMAND = "other_command"
     """It runs, with another command: drain and stop it (it is ours) and start the wanted one."""
+    OUT_OF_REACH = "out_of_reach"
+    """It runs on a loopback port that only a gateway would make known to its clients, and there is none now: the same."""
     DOOMED = "doomed"
     """It still runs, but its daemon died and did not want it to stay: see to its end."""
     REMAINS = "remains"
@@ -164,15 +170,33 @@ class Found(StrEnum):
     """Nothing of it is left, or the machine was booted since."""
 
 
-def examine(record: EngineRecord, argv: Sequence[str]) -> Found:
-    """Compare a record with what really runs: pid, start time and boot id must all agree."""
+def examine(record: EngineRecord, argv: Sequence[str], *, behind_gateway: bool = False) -> Found:
+    """Compare a record with what really runs: pid, start time and boot id must all agree.
+
+    `behind_gateway`: whether this daemon's gateway brings clients to the engine, wherever it listens.
+    """
     if record.boot_id != boot_id():
         return Found.GONE
     if alive(record.id):
         if not record.kept:
             return Found.DOOMED
-        return Found.RUNNING if record.argv_hash == argv_hash(argv) else Found.OTHER_COMMAND
+        if record.argv_hash != argv_hash(argv):
+            return Found.OTHER_COMMAND
+        return Found.OUT_OF_REACH if record.moved and not behind_gateway else Found.RUNNING
     return Found.REMAINS if remains(record).refresh(full=True) else Found.GONE
+
+
+def kept_at(data_dir: Path, argv: Sequence[str]) -> str | None:
+    """Base URL of a running engine of this command that listens where its flags say: it will be adopted, not moved."""
+    record = load(data_dir)
+    if record is None or record.moved or examine(record, argv) is not Found.RUNNING:
+        return None
+    return record.base_url
+
+
+def is_of(record: EngineRecord, process: ProcessId) -> bool:
+    """Whether a process belongs to a recorded engine. Blocks for some milliseconds."""
+    return record.boot_id == boot_id() and process in remains(record).refresh(full=True)
 
 
 def remains(record: EngineRecord) -> EngineTree:

@@ -54,12 +54,17 @@ class EngineCommand:
     immovable: str = ""
     """Why it cannot listen elsewhere, as far as its flags say; see `exporter.engine.moving`."""
     asked: tuple[str, ...] = field(default=(), repr=False)
-    """What the user wrote, where `argv` was made of it: with another port, say."""
+    """What the user wrote, where `argv` was made of it with another port."""
 
     @property
     def identity(self) -> tuple[str, ...]:
         """What tells this command from another, wherever its engine listens."""
         return self.asked or self.argv
+
+    @property
+    def moved(self) -> bool:
+        """Whether it listens on a loopback port of our choice."""
+        return bool(self.asked)
 
     @property
     def line(self) -> str:

@@ -53,6 +53,7 @@ class Life:
         metrics: EngineMetrics,
         *,
         secrets: tuple[str, ...] = (),
+        moved: bool = False,
     ) -> None:
         self.number = number
         self.process = process
@@ -73,6 +74,7 @@ class Life:
         self._spawn = spawn
         self._metrics = metrics
         self._secrets = secrets
+        self._moved = moved
         self._members: set[ProcessId] = {process.id}
         self._counted: dict[str, int] = {}
         self._counted_dropped = 0
@@ -154,12 +156,13 @@ class Life:
         self._output.drain()
         scan = self._output.scan
         held_by = None
-        if any(rule.reason == "port_in_use" for rule, _ in scan.found()):
+        if not self._moved and any(rule.reason == "port_in_use" for rule, _ in scan.found()):
             held_by = self._stranger()  # reads every socket of the host: only where the answer counts
         context = Context(
             was_ready=self.ready_at is not None,
             port=self._client.address[1],
             port_held_by=held_by,
+            port_is_ours=self._moved,
             oom_killed=oom_kills() > self._oom_kills,
             full_folder=str(folder) if full else None,
             secrets=self._secrets,
@@ -252,8 +255,13 @@ class Life:
             elif search.due(time.monotonic(), stage=progress.stage if progress.loading else None):
                 url = await find_elsewhere(self.tree.members, self._client)
                 if url is not None:
+                    advice = (
+                        "set gateway.listen to another port than the engine's, or gateway.mode to off"
+                        if self._moved
+                        else "set engine.url"
+                    )
                     self._hindered(
-                        f"the engine listens on {url}, the daemon expects {self._client.base_url}; set engine.url",
+                        f"the engine listens on {url}, the daemon expects {self._client.base_url}; {advice}",
                         reason="listens_elsewhere",
                     )
             await asyncio.sleep(pause)

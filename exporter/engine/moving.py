@@ -167,14 +167,14 @@ class Berth:
             self.command = self._choose()
         return self.command
 
-    def take(self, base_url: str) -> EngineCommand:
-        """The command of an engine that listens there already, having been moved by an earlier daemon."""
+    def take(self, base_url: str, *, was_moved: bool) -> EngineCommand:
+        """The command of an engine that an earlier daemon started, and that listens there: moved then, or where it would."""
         self.release()
-        port = urlsplit(base_url).port
-        command = moved(self._asked, port) if port is not None else self.command
-        self.command = replace(self.command, base_url=base_url) if isinstance(command, Unmovable) else command
-        self._port = None  # for this engine alone: the next one gets a port of ours
-        return self.command
+        self._port = None  # the engine after this one gets a port of ours
+        command = moved(self._asked, urlsplit(base_url).port or 0) if was_moved else self._asked
+        assert isinstance(command, EngineCommand), "it has been moved once"
+        self.command = command
+        return command
 
     def distrust(self) -> None:
         """The engine could not have its port: the next one is another, and is not bound here in advance."""

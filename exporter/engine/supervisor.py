@@ -30,6 +30,7 @@ from exporter.engine.events import (
 )
 from exporter.engine.life import Life, port_taken
 from exporter.engine.metrics import EngineMetrics
+from exporter.engine.moving import Berth
 from exporter.engine.output.diagnosis import Failure
 from exporter.engine.process import launcher
 from exporter.engine.process.stopping import stop_tree
@@ -51,6 +52,7 @@ OUTPUT_NAME = "engine.log"
 class Supervisor:
     """An engine that this daemon starts and stops.
 
+    `moves`: it listens on a free loopback port, because the gateway has the one that its command names.
     `http` gives the shared HTTP session, `recent_samples(seconds)` the latest indicators for an incident,
     `gpu_memory_of(pids)` the bytes that these processes hold on GPUs (None: unknown).
     """
@@ -61,12 +63,17 @@ class Supervisor:
         command: EngineCommand,
         *,
         data_dir: Path,
+        moves: bool = False,
         http: Callable[[], aiohttp.ClientSession],
         block: Block,
         recent_samples: Callable[[float], list[dict[str, Any]]] = lambda seconds: [],
         gpu_memory_of: Callable[[frozenset[int]], int | None] = lambda pids: None,
     ) -> None:
+        """Raises ConfigError for a command that is to be moved and cannot be."""
         self._settings = settings
+        self._berth = Berth(command) if moves else None
+        if self._berth is not None:
+            command = self._berth.command
         self._command = command
         self._http = http
         self._metrics = EngineMetrics(block, supervised=True)
@@ -191,6 +198,8 @@ class Supervisor:
                     if self._life.exited or not self._parts.keep:
                         await self._life.end(self._settings.kill_timeout)
                     self._life.close()
+                if self._berth is not None:
+                    self._berth.release()
 
     async def _take_over(self) -> None:
         """Adopt the engine that an earlier daemon left running, or stop what is left of it.
@@ -200,7 +209,9 @@ class Supervisor:
         record, self._record = self._record, None
         if record is None:
             return
-        found = await asyncio.to_thread(adoption.examine, record, self._command.argv)
+        found = await asyncio.to_thread(
+            adoption.examine, record, self._command.identity, behind_gateway=self._berth is not None
+        )
         if found is adoption.Found.RUNNING:
             self._adopt(record)
             return
@@ -210,7 +221,7 @@ class Supervisor:
             log.warning(
                 "engine_of_earlier_run_stopped", pid=record.pid, found=found.value, url=record.base_url
             )
-            if found is adoption.Found.OTHER_COMMAND:
+            if found in (adoption.Found.OTHER_COMMAND, adoption.Found.OUT_OF_REACH):
                 await self._drain_other(record)
                 if self._inbox.stops and self._parts.keep:
                     return
@@ -225,6 +236,8 @@ class Supervisor:
         mark, offset = self._read_before
         if record.mark == mark and offset > record.output_offset:  # what was counted is not counted again
             record = replace(record, output_offset=offset)
+        if self._berth is not None:  # where it listens, it listens
+            self._use(self._berth.take(record.base_url, was_moved=record.moved))
         process = adoption.adopt(record, keep=self._parts.keep, kill_timeout=self._settings.kill_timeout)
         self._board.move(Event.START, {"mode": "adopted"}, pid=record.pid, generation=record.generation)
         self._begin(process, record.ready_since)
@@ -240,10 +253,28 @@ class Supervisor:
             tls_verify=self._settings.tls_verify,
         )
 
+    def _use(self, command: EngineCommand) -> None:
+        """From now on this is how the engine is started, and where it is asked."""
+        if command == self._command:
+            return
+        self._command = command
+        self._parts = replace(self._parts, command=command)
+        self._client.turn_to(command.base_url)
+        self._board.update(base_url=command.base_url)
+
     async def _start(self) -> Failure | None:
         """Start a new process; or say why that makes no sense."""
-        if (taken := await asyncio.to_thread(port_taken, *self._client.address)) is not None:
-            return taken
+        try:
+            if self._berth is not None:
+                self._use(await asyncio.to_thread(self._berth.ready))
+        except OSError as error:
+            return Failure(
+                "start_failed", f"no port is free for the engine: {error}", "free some ports", retryable=True
+            )
+        if self._berth is None:
+            taken = await asyncio.to_thread(port_taken, *self._client.address)
+            if taken is not None:
+                return taken
         self._board.move(
             Event.START, {"mode": "supervised"}, command=self._command.line, url=self._command.base_url
         )
@@ -274,6 +305,7 @@ class Supervisor:
             self._spawn,
             self._metrics,
             secrets=self._command.secrets,
+            moved=self._command.moved,
         )
         adopted = self.status.mode == "adopted"
         log.info("engine_adopted" if adopted else "engine_started", pid=process.pid, epoch=life.epoch)
@@ -287,6 +319,8 @@ class Supervisor:
 
     async def _recover(self, failure: Failure) -> bool:
         """After an end that nobody asked for: told at once, swept, waited out. True: start again; False: stop."""
+        if self._berth is not None and failure.reason == "port_in_use":
+            self._berth.distrust()
         now = time.monotonic()
         ready_for = self._life.ready_for(now) if self._life is not None else None
         plan = plan_restart(

@@ -112,7 +112,7 @@ class Tenure:
         self._recorded = (time.monotonic(), life.output_offset, status.ready_since)
         record = adoption.record_of(
             life.process,
-            argv=self._parts.command.argv,
+            argv=self._parts.command.identity,
             base_url=self._parts.command.base_url,
             output_offset=life.output_offset,
             members=life.take_members(),
@@ -120,6 +120,7 @@ class Tenure:
             ready_since=status.ready_since,
             restarts=status.restarts,
             kept=self._parts.keep,
+            moved=self._parts.command.moved,
         )
         try:
             await asyncio.to_thread(adoption.save, self._parts.data_dir, record)

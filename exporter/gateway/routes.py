@@ -129,7 +129,7 @@ class Routes:
         return self._look_closer(method, target.partition("?")[0])
 
     def _look_closer(self, method: str, path: str) -> Endpoint | Refusal:
-        refusal = _irregular(path)
+        refusal = _irregular(method, path)
         if refusal is not None:
             return refusal
         endpoint = self._by_path.get(path) or _parametrised(path)
@@ -171,11 +171,11 @@ def _preflight(endpoint: Endpoint) -> Endpoint:
     return Endpoint(endpoint.path, Dialect.OPAQUE, frozenset({"OPTIONS"}), counted=False, open=True)
 
 
-def _irregular(path: str) -> Refusal | None:
-    """Why a path cannot be compared as it stands; None for an ordinary one, and below `/v1/models/`, which never goes on."""
+def _irregular(method: str, path: str) -> Refusal | None:
+    """Why a path cannot be compared as it stands; None for an ordinary one, and for a model's, which never goes on."""
     if path == "*":
         return _not_found("unknown_url", "The server as a whole has no options.")
-    if path.startswith(_MODEL_PREFIX):
+    if path.startswith(_MODEL_PREFIX) and method in _GET:
         path = _MODEL_PREFIX + path[len(_MODEL_PREFIX) :].replace(
             "%", ""
         )  # a model's name is decoded by us alone

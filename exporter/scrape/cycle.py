@@ -92,8 +92,8 @@ class Scraper:
         self._settings = settings
         self._target = target
         self._session = session
-        url = target.metrics_url
-        self._connection = Connection(url, target.headers) if url.scheme == "http" else None
+        self._url = URL()
+        self._connection: Connection | None = None
         self._passthrough = passthrough
         self._consumer = consumer
         self._tls_verify = tls_verify
@@ -126,10 +126,12 @@ class Scraper:
         began = time.monotonic()
         self._scrapes.inc()
         epoch = self._target.epoch
+        if self._target.metrics_url is not self._url:
+            self._turn_to(self._target.metrics_url)
         try:
             page = await fetch_page(
                 self._session,
-                self._target.metrics_url,
+                self._url,
                 timeout_seconds=self._settings.timeout,
                 body_limit=self._settings.body_limit,
                 headers=self._target.headers,
@@ -145,6 +147,12 @@ class Scraper:
         except (ScrapeError, ExpositionError) as error:
             self._failed(error, time.time(), waited=time.monotonic() - began)
         self._duration.observe(time.monotonic() - began)
+
+    def _turn_to(self, url: URL) -> None:
+        """The page is there now: one connection is kept to it, where it comes by plain HTTP."""
+        self.close()
+        self._url = url
+        self._connection = Connection(url, self._target.headers) if url.scheme == "http" else None
 
     def close(self) -> None:
         """Give the connection to the engine back."""

@@ -13,8 +13,16 @@ class EngineTarget:
 
     def __init__(self, engine: Engine, key: SecretStr | None) -> None:
         self._engine = engine
-        self.metrics_url = URL(engine.status.base_url) / "metrics"
+        self._page = "", URL()
         self.headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
+
+    @property
+    def metrics_url(self) -> URL:
+        """The same object for as long as the engine listens where it does."""
+        base_url = self._engine.status.base_url
+        if base_url != self._page[0]:
+            self._page = base_url, URL(base_url) / "metrics"
+        return self._page[1]
 
     @property
     def epoch(self) -> str:

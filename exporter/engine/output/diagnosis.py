@@ -39,6 +39,8 @@ class Context:
     port: int | None = None
     port_held_by: str | None = None
     """Who holds the engine's port now that the engine is gone; None when it is free."""
+    port_is_ours: bool = False
+    """The daemon chose the port, and will choose another."""
     oom_killed: bool = False
     """The kernel killed something for memory while the engine ran."""
     full_folder: str | None = None
@@ -204,6 +206,9 @@ def _diagnose(exit_code: int | None, scan: OutputScan, context: Context) -> Fail
 
 def _port_in_use(context: Context, exit_code: int | None) -> Failure | None:
     port = f"port {context.port}" if context.port else "its port"
+    if context.port_is_ours:
+        message = f"{port}, which the daemon had chosen for it, was taken when the engine wanted it"
+        return Failure("port_in_use", message, "the next start gets another one", True)
     if context.port_held_by is None:
         return Failure("port_in_use", f"{port} was taken when the engine wanted it", "it is free now", True)
     if exit_code == 0:

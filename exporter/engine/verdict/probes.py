@@ -51,16 +51,20 @@ class EngineClient:
         *,
         tls_verify: bool = True,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
         self._http = http
         self._ssl = tls_verify
+        self._headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+        self.turn_to(base_url)
+
+    def turn_to(self, base_url: str) -> None:
+        """From now on ask the engine there."""
+        self.base_url = base_url.rstrip("/")
         parts = urlsplit(self.base_url)
         self.scheme = parts.scheme
         self.address = (
             parts.hostname or "127.0.0.1",
             parts.port or (443 if parts.scheme == "https" else 80),
         )
-        self._headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
 
     async def listens(self, timeout: float) -> bool:  # noqa: ASYNC109 - the deadline is part of the question
         """Whether somebody accepts a connection; far cheaper than a refused HTTP request."""
