@@ -10,10 +10,12 @@ from typing import Protocol
 from exporter.gateway.admission import refusals
 from exporter.gateway.admission.buckets import ClientMeters, KeyMeters, Meter, model_meters
 from exporter.gateway.admission.fleet import Backend, Fleet, Route, least_outstanding, pickable
-from exporter.gateway.admission.limits import HasLimits, settled_priority
+from exporter.gateway.admission.limits import Limits, settled_priority
 from exporter.gateway.admission.queue import Line, Pace, Queue, Waiter
 from exporter.gateway.model import Dialect, Exchange, Refusal
 from exporter.settings.gateway import GatewaySettings
+
+__all__ = ["Cancellable", "Gate", "Limits"]
 
 FORGET_EVERY = 10.0
 """Seconds between two looks for meters that are as good as new."""
@@ -93,7 +95,7 @@ class Gate:
     def enter(
         self,
         exchange: Exchange,
-        limits: HasLimits | None,
+        limits: Limits | None,
         wake: Callable[[Backend | Refusal], None],
         asked: str | None = None,
     ) -> Backend | Refusal | None:
@@ -163,7 +165,7 @@ class Gate:
     def _enter(
         self,
         exchange: Exchange,
-        limits: HasLimits | None,
+        limits: Limits | None,
         wake: Callable[[Backend | Refusal], None],
         asked: str | None,
     ) -> Backend | Refusal | None:
@@ -191,7 +193,7 @@ class Gate:
             refusal = _over(own, by_model, exchange.model, limits is None, now)
             if refusal is not None:
                 return refusal
-        answer = self._place(exchange, route, wake)
+        answer = self._place(exchange, route, wake, asked)
         if type(answer) is not Refusal:
             if own is not None:
                 own.begin(now)
@@ -205,7 +207,11 @@ class Gate:
         return refusals.not_open(route, self._clock()) if backend is None else self._take(backend, False)
 
     def _place(
-        self, exchange: Exchange, route: Route, wake: Callable[[Backend | Refusal], None]
+        self,
+        exchange: Exchange,
+        route: Route,
+        wake: Callable[[Backend | Refusal], None],
+        asked: str | None,
     ) -> Backend | Refusal | None:
         backend = least_outstanding(route.open, self._bound)
         if backend is not None:
@@ -219,9 +225,9 @@ class Gate:
                 return refusals.not_open(route, now)
             return refusals.queue_full(len(self._queue), self._pace.seconds_for(len(self._queue)))
         deadline = now + (self._hold_timeout if held else self._queue_timeout)
-        waiter = Waiter(exchange, route, exchange.priority, wake, now, deadline)
+        waiter = Waiter(exchange, route, asked, wake, now, deadline, held=held)
         self._waiters[exchange] = waiter
-        self._queue.push(waiter, held=held)
+        self._queue.push(waiter)
         return None
 
     def _take(self, backend: Backend, counted: bool) -> Backend:
@@ -239,7 +245,7 @@ class Gate:
             return name in allowed
         return all(backend.models and backend.models <= allowed for backend in route.backends)
 
-    def _meter_of(self, exchange: Exchange, limits: HasLimits | None, now: float) -> Meter | None:
+    def _meter_of(self, exchange: Exchange, limits: Limits | None, now: float) -> Meter | None:
         if limits is None:
             return self._clients.of(exchange.client)
         meter = self._keys.of(limits.name, limits.requests_per_minute, limits.tokens_per_minute, now)
@@ -303,27 +309,43 @@ class Gate:
 
     def _look_again(self, now: float) -> None:
         """The fleet has changed: who waits may go, or waits for something else now, or in vain."""
+        for waiter in [waiter for waiter in self._queue if not waiter.exchange.model]:
+            self._find_again(waiter)
         for line in list(self._queue.lines.values()):
             route = line.route
             if route.open:
-                if line.held:
-                    line.held = False
-                    self._postpone(line, now, self._queue_timeout)
+                self._postpone(line, now, self._queue_timeout, held=False)
             elif self._hold_timeout and route.coming:
-                if not line.held:
-                    line.held = True
-                    self._postpone(line, now, self._hold_timeout)
+                self._postpone(line, now, self._hold_timeout, held=True)
             else:
                 refusal = refusals.not_open(route, now)
                 for waiter in list(line):
                     self._settle(waiter, refusal)
         self._admit()
 
-    def _postpone(self, line: Line, now: float, wait: float) -> None:
-        """New deadlines; however often an engine comes and goes, nobody waits longer than both timeouts together."""
+    def _find_again(self, waiter: Waiter) -> None:
+        """Its model was not known when it came; by now a backend may have said that it serves it."""
+        exchange = waiter.exchange
+        model = self._fleet.known(waiter.asked)
+        route = self._fleet.route(model, named=_names_models(exchange))
+        if route is waiter.route:
+            return
+        exchange.model = model
+        if not route.backends:
+            missing = refusals.no_such_model(waiter.asked) if waiter.asked else refusals.NO_MODEL
+            self._settle(waiter, missing)
+            return
+        self._queue.move(waiter, route)
+
+    def _postpone(self, line: Line, now: float, wait: float, *, held: bool) -> None:
+        """New deadlines for those that wait for something else from now on; however often an engine comes and goes, nobody
+        waits longer than both timeouts together.
+        """
         longest = self._queue_timeout + self._hold_timeout
         for waiter in line:
-            waiter.deadline = min(now + wait, waiter.since + longest)
+            if waiter.held != held:
+                waiter.held = held
+                waiter.deadline = min(now + wait, waiter.since + longest)
 
     def _too_late(self, waiter: Waiter, now: float) -> Refusal:
         if not waiter.route.open:

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from exporter.gateway.model import Exchange, Priority
 
 
-class HasLimits(Protocol):
-    """Whatever has a name and limits: `Limits`, or an API key."""
+class Limits(Protocol):
+    """Whatever has a name and limits, such as an API key."""
 
     @property
     def name(self) -> str: ...
     @property
-    def requests_per_minute(self) -> int | None: ...
+    def requests_per_minute(self) -> int | None:
+        """None: the gateway's own limit; 0: none."""
+
     @property
-    def tokens_per_minute(self) -> int | None: ...
+    def tokens_per_minute(self) -> int | None:
+        """The same for tokens, prompt and reply together."""
+
     @property
-    def priority(self) -> Priority: ...
+    def priority(self) -> Priority:
+        """The best that its requests can have."""
+
     @property
-    def models(self) -> frozenset[str] | None: ...
+    def models(self) -> frozenset[str] | None:
+        """The only models that it may use; None for all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits of a named holder."""
-
-    name: str
-    requests_per_minute: int | None = None
-    """None: the gateway's own limit; 0: none."""
-    tokens_per_minute: int | None = None
-    """The same for tokens, prompt and reply together."""
-    priority: Priority = Priority.INTERACTIVE
-    """The best that its requests can have."""
-    models: frozenset[str] | None = None
-    """The only models that it may use; None for all."""
-
-
-def settled_priority(exchange: Exchange, limits: HasLimits | None) -> Priority:
+def settled_priority(exchange: Exchange, limits: Limits | None) -> Priority:
     """The lowest of what a request has, what its client asked for, and what its key allows: nobody raises themselves."""
     priority = exchange.priority
     if exchange.asked_priority is not None and exchange.asked_priority > priority:

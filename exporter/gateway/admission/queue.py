@@ -12,23 +12,40 @@ from exporter.gateway.model import Exchange, Priority, Refusal
 class Waiter:
     """One request that waits. `since`, `deadline`: monotonic seconds."""
 
-    __slots__ = ("answer", "deadline", "exchange", "number", "priority", "route", "since", "wake")
+    __slots__ = (
+        "answer",
+        "asked",
+        "deadline",
+        "exchange",
+        "held",
+        "number",
+        "priority",
+        "route",
+        "since",
+        "wake",
+    )
 
     def __init__(
         self,
         exchange: Exchange,
         route: Route,
-        priority: Priority,
+        asked: str | None,
         wake: Callable[[Backend | Refusal], None],
         since: float,
         deadline: float,
+        *,
+        held: bool,
     ) -> None:
         self.exchange = exchange
         self.route = route
-        self.priority = priority
+        self.asked = asked
+        """The model as its client wrote it."""
+        self.priority = exchange.priority
         self.wake = wake
         self.since = since
         self.deadline = deadline
+        self.held = held
+        """Whether it waits for a replica to become ready, not for room."""
         self.number = 0
         """Its place in the order of arrival."""
         self.answer: Backend | Refusal | None = None
@@ -38,14 +55,12 @@ class Waiter:
 class Line:
     """Those that wait for the same replicas."""
 
-    __slots__ = ("held", "lanes", "route")
+    __slots__ = ("lanes", "route")
 
-    def __init__(self, route: Route, held: bool) -> None:
+    def __init__(self, route: Route) -> None:
         self.route = route
-        self.held = held
-        """Whether they wait for a replica to become ready, not for room."""
         self.lanes: tuple[OrderedDict[Waiter, None], ...] = tuple(OrderedDict() for _ in Priority)
-        """By priority. Deadlines never fall along a lane, so only its head needs to be looked at."""
+        """By priority, in the order of arrival."""
 
     def __iter__(self) -> Iterator[Waiter]:
         for lane in self.lanes:
@@ -76,13 +91,25 @@ class Queue:
         for line in self.lines.values():
             yield from line
 
-    def push(self, waiter: Waiter, *, held: bool) -> None:
-        """Stand at the end. `held`: where it opens a new line, whether that waits for a replica."""
-        line = self.lines.get(waiter.route)
-        if line is None:
-            line = self.lines[waiter.route] = Line(waiter.route, held)
+    def push(self, waiter: Waiter) -> None:
+        """Stand at the end."""
         self._arrivals += 1
         waiter.number = self._arrivals
+        self._stand(waiter)
+
+    def move(self, waiter: Waiter, route: Route) -> None:
+        """Wait for other replicas, as if it had done so from the beginning."""
+        self.remove(waiter)
+        waiter.route = route
+        self._stand(waiter)
+        lane = self.lines[route].lanes[waiter.priority]
+        for other in sorted(lane, key=lambda other: other.number):
+            lane.move_to_end(other)
+
+    def _stand(self, waiter: Waiter) -> None:
+        line = self.lines.get(waiter.route)
+        if line is None:
+            line = self.lines[waiter.route] = Line(waiter.route)
         line.lanes[waiter.priority][waiter] = None
         self._length += 1
 
@@ -109,14 +136,7 @@ class Queue:
 
     def expired(self, now: float) -> list[Waiter]:
         """Those whose deadline has come; they still stand there."""
-        late = []
-        for line in self.lines.values():
-            for lane in line.lanes:
-                for waiter in lane:
-                    if waiter.deadline > now:
-                        break
-                    late.append(waiter)
-        return late
+        return [waiter for waiter in self if waiter.deadline <= now]
 
 
 class Pace:
