@@ -148,17 +148,23 @@ def _advance(alert: Alert, one: Found | None, terms: Terms, now: int) -> Alert |
         value, annotations = alert.value, alert.annotations
     else:
         value, annotations = one.value, one.annotations
+        if annotations == alert.annotations:
+            annotations = alert.annotations  # which others were told of, too, and keep
     state: State = "firing" if now - alert.active_at >= terms.hold else "pending"
     if state == "pending":
         # Also one that fired: its rule has a longer `for` now.
         return replace(
             alert, value=value, annotations=annotations, state=state, fired_at=None, keep_firing_since=None
         )
+    fired_at = now if alert.state == "pending" else alert.fired_at
+    after = (value, annotations, state, fired_at, kept_since)
+    if after == (alert.value, alert.annotations, alert.state, alert.fired_at, alert.keep_firing_since):
+        return alert
     return replace(
         alert,
         value=value,
         annotations=annotations,
         state=state,
-        fired_at=now if alert.state == "pending" else alert.fired_at,
+        fired_at=fired_at,
         keep_firing_since=kept_since,
     )

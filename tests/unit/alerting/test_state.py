@@ -42,6 +42,17 @@ def test_an_alert_without_for_fires_at_once() -> None:
     assert [(move.before, move.after) for move in after.moves] == [("inactive", "firing")]
 
 
+def test_an_alert_of_which_nothing_is_new_stays_the_same_object() -> None:
+    """Whoever was told of it keeps it: with each evaluation 10,000 equal ones and their texts were made anew."""
+    terms = Terms(0, 0, 0)
+    labels, said = (("alertname", "A"),), (("summary", "9 wait"),)
+    first = step({}, [Found(labels, said, 9.0)], terms, 0).alerts
+    second = step(first, [Found(labels, (("summary", "9 wait"),), 9.0)], terms, 5000)
+    assert second.alerts[labels] is first[labels] and not second.moves
+    third = step(second.alerts, [Found(labels, (("summary", "9 wait"),), 10.0)], terms, 10_000).alerts[labels]
+    assert third.value == 10.0 and third.annotations is said
+
+
 def test_an_alert_is_pending_until_for_has_passed_to_the_millisecond() -> None:
     times = (0, 30_000, 59_999, 60_000)
     assert states(Terms(MINUTE, 0, 0), *[(now, found(A)) for now in times]) == [
