@@ -32,21 +32,48 @@ def payload(notification: Notification, external_url: str, max_alerts: int = 0) 
     Labels and annotations in common are those of the alerts that stay, as in Alertmanager. The status is of all of
     them, where Alertmanager's is of those that stay: a group in which something fires is never called resolved.
     """
-    at = notification.created_at
-    alerts = notification.alerts
-    kept = alerts[:max_alerts] if max_alerts else alerts
-    told = [with_no_data(alert) for alert in kept]
+    told = _told(notification, max_alerts)
+    return _fields(notification, external_url, told, [_alert(one, notification.created_at) for one in told])
+
+
+def encoded(notification: Notification, external_url: str, max_alerts: int = 0) -> bytes:
+    """The payload in JSON. Alert by alert: as values, those of a storm would take ten times what their text takes."""
+    told = _told(notification, max_alerts)
+    fields = _fields(notification, external_url, told, ())
+    parts: list[bytes] = []
+    for name, value in fields.items():
+        parts += (b"," if parts else b"{", encode(name), b":")
+        if name != "alerts":
+            parts.append(encode(value))
+            continue
+        before = b"["
+        for alert in told:
+            parts += (before, encode(_alert(alert, notification.created_at)))
+            before = b","
+        parts.append(b"]" if told else b"[]")
+    return b"".join((*parts, b"}"))
+
+
+def _told(notification: Notification, max_alerts: int) -> list[Alert]:
+    """The alerts that are not left out."""
+    alerts = notification.alerts[:max_alerts] if max_alerts else notification.alerts
+    return [with_no_data(alert) for alert in alerts]
+
+
+def _fields(
+    notification: Notification, external_url: str, told: Sequence[Alert], alerts: Sequence[Any]
+) -> dict[str, Any]:
     return {
         "receiver": _GO_META.sub(r"\\\g<0>", notification.receiver),
         "status": notification.status,
-        "alerts": [_alert(alert, at) for alert in told],
+        "alerts": alerts,
         "groupLabels": dict(notification.group_labels),
         "commonLabels": common([alert.labels for alert in told]),
         "commonAnnotations": common([alert.annotations for alert in told]),
         "externalURL": external_url,
         "version": "4",
         "groupKey": notification.group_key,
-        "truncatedAlerts": len(alerts) - len(kept),
+        "truncatedAlerts": len(notification.alerts) - len(told),
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from yarl import URL
 
 from exporter.notify.config.model import Endpoint
@@ -18,7 +16,7 @@ from exporter.notify.receivers.http import (
     open_session,
     place,
 )
-from exporter.notify.receivers.payload import encode, payload
+from exporter.notify.receivers.payload import encoded, payload
 from exporter.notify.receivers.signature import HEADER, sign
 from exporter.notify.receivers.transport import transport_of
 
@@ -67,10 +65,8 @@ class Webhook:
         await self._client.close()
 
     async def _make(self, notification: Notification, context: Context) -> bytes:
-        def values() -> dict[str, Any]:
-            return payload(notification, context.external_url, self._max_alerts)
-
+        what = notification, context.external_url, self._max_alerts
         if self._body is not None:
-            given = await beside(notification, values)
+            given = await beside(notification, lambda: payload(*what))
             return await self._body.render({**given, "now": context.now, "facts": dict(context.facts)})
-        return await beside(notification, lambda: encode(values()))
+        return await beside(notification, lambda: encoded(*what))

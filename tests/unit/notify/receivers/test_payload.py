@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable
 
 import pytest
 
 from exporter.notify.model import Alert, Notification
-from exporter.notify.receivers.payload import NEVER, common, encode, payload, time_text
+from exporter.notify.receivers.payload import NEVER, common, encode, encoded, payload, time_text
 
 NOW = 1_700_000_000.0
 
@@ -55,6 +57,23 @@ def test_keys_stand_in_alertmanagers_order_and_values_are_what_its_bytes_parse_t
         "groupKey": '{}:{a="b"}',
         "truncatedAlerts": 0,
     }
+
+
+def test_the_payload_of_a_storm_is_written_alert_by_alert() -> None:
+    alerts = [_alert(labels=(("alertname", "A"), ("n", f"{n}")), no_data_since=NOW) for n in range(3000)]
+    storm = _notification(*alerts, receiver='"alerts":[]')
+    for most in (0, 2):
+        assert encoded(storm, "http://box", most) == encode(payload(storm, "http://box", most))
+    assert _peak(encoded, storm) < _peak(lambda *given: encode(payload(*given)), storm) / 2
+
+
+def _peak(make: Callable[[Notification, str], bytes], storm: Notification) -> int:
+    """Most memory in bytes that making a body takes."""
+    tracemalloc.start()
+    make(storm, "http://box")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
 
 
 def test_an_alert_that_ends_in_the_future_fires_and_has_no_end() -> None:
