@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
 
+from exporter.alerting.alerts import Alerting
 from exporter.alerting.aside import Aside
 from exporter.alerting.assembly import Assembly, assemble, unchanged
 from exporter.alerting.conditions import Conditions
@@ -22,6 +23,7 @@ from exporter.alerting.needs import needed
 from exporter.alerting.readers import Footprint, concerned, footprint
 from exporter.alerting.remembered import Remembered, remember
 from exporter.alerting.rulefile import Group
+from exporter.alerting.state import Alert
 from exporter.alerting.status import GroupStatus
 from exporter.alerting.transition import Transition
 from exporter.alerting.workers import Workers
@@ -184,6 +186,15 @@ class Evaluator:
     def statuses(self) -> tuple[GroupStatus, ...]:
         """All groups with their rules and alerts, in the order of the files."""
         return tuple(group.status() for group in self._groups)
+
+    def firing(self) -> Iterator[tuple[Alert, str]]:
+        """Every alert that fires now, with its rule's expression."""
+        for group in self._groups:
+            for rule in group.rules:
+                if isinstance(rule.work, Alerting):
+                    for alert in rule.work.alerts.values():
+                        if alert.state == "firing":
+                            yield alert, rule.rule.expr
 
     def retention(self, *, base_ms: int, recorded_ms: int) -> Retention:
         """What the loaded rules need to be kept: what they read, their own results, and what a restart goes on from."""

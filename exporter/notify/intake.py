@@ -19,7 +19,7 @@ import structlog
 
 from exporter.alerting.holding import RULE_GONE
 from exporter.alerting.remembered import Remembered
-from exporter.alerting.status import GroupStatus
+from exporter.alerting.state import Alert as RuleAlert
 from exporter.alerting.transition import Transition
 from exporter.notify.model import Alert
 from exporter.storage.model import Labels
@@ -45,8 +45,8 @@ class Rules(Protocol):
     def subscribe(self, callback: Callable[[Sequence[Transition]], None]) -> None:
         """Call this with all alerts that changed their state at an evaluation."""
 
-    def statuses(self) -> tuple[GroupStatus, ...]:
-        """All groups with their rules and alerts."""
+    def firing(self) -> Iterable[tuple[RuleAlert, str]]:
+        """Every alert that fires now, with its rule's expression."""
 
     def hold(self, alerts: Iterable[Remembered]) -> list[Remembered]:
         """Alerts that fired when the daemon went down; gives those that no rule can have made."""
@@ -126,23 +126,16 @@ class Intake:
         """Bring texts up to date: values in annotations change from evaluation to evaluation, and nobody else tells."""
         now = self._clock()
         changed: list[Alert] = []
-        for group in self._rules.statuses():
-            for rule in group.rules:
-                for status in rule.alerts:
-                    if status.state != "firing":
-                        continue
-                    own = tuple(status.labels.items())
-                    labels = self._labelled(own)
-                    said = tuple(status.annotations.items())
-                    told = self._told.get(labels)
-                    if told is None:
-                        fired = status.active_at if status.fired_at is None else status.fired_at
-                        changed.append(self._fires(labels, own, said, fired, rule.query, now))
-                    elif told.alert.no_data_since is None and told.own == own and self._revised(told, said):
-                        told.alert = replace(
-                            told.alert, annotations=_annotated(said, told.more), updated_at=now
-                        )
-                        changed.append(told.alert)
+        for one, query in self._rules.firing():
+            own, said = one.labels, one.annotations
+            labels = self._labelled(own)
+            told = self._told.get(labels)
+            if told is None:
+                fired = one.active_at if one.fired_at is None else one.fired_at
+                changed.append(self._fires(labels, own, said, fired / 1000, query, now))
+            elif told.alert.no_data_since is None and told.own == own and self._revised(told, said):
+                told.alert = replace(told.alert, annotations=_annotated(said, told.more), updated_at=now)
+                changed.append(told.alert)
         if changed:
             self._put(changed)
 

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from exporter.alerting.remembered import Remembered
-from exporter.alerting.status import GroupStatus
+from exporter.alerting.state import Alert as RuleAlert
 from exporter.alerting.transition import Transition
 from exporter.engine.status import EngineStatus
 from exporter.errors import ConfigError
@@ -36,7 +36,7 @@ class Rules:
     def subscribe(self, callback: Callable[[Sequence[Transition]], None]) -> None:
         """Nothing to tell."""
 
-    def statuses(self) -> tuple[GroupStatus, ...]:
+    def firing(self) -> Iterable[tuple[RuleAlert, str]]:
         return ()
 
     def hold(self, alerts: Iterable[Remembered]) -> list[Remembered]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 from exporter.alerting.holding import RULE_GONE, Standing
 from exporter.alerting.remembered import Remembered
 from exporter.alerting.state import Alert as RuleAlert
-from exporter.alerting.status import AlertStatus, GroupStatus, RuleStatus
 from exporter.alerting.transition import Transition
 from exporter.notify import intake
 from exporter.notify.intake import Intake
@@ -29,23 +28,16 @@ class Rules:
 
     def __init__(self) -> None:
         self.callbacks: list[Callable[[Sequence[Transition]], None]] = []
-        self.firing: dict[Labels, tuple[Labels, float]] = {}
+        self.fire: dict[Labels, tuple[Labels, float]] = {}
         self.held: list[Remembered] = []
         self.gone: set[Labels] = set()
 
     def subscribe(self, callback: Callable[[Sequence[Transition]], None]) -> None:
         self.callbacks.append(callback)
 
-    def statuses(self) -> tuple[GroupStatus, ...]:
-        alerts = tuple(
-            AlertStatus(dict(own), dict(said), "firing", fired - 5, 9.0, fired_at=fired)
-            for own, (said, fired) in self.firing.items()
-        )
-        pending = AlertStatus({"alertname": "Pending"}, {}, "pending", NOW, 9.0)
-        rule = RuleStatus(
-            "alerting", "Queue", QUERY, {}, {}, 0.0, 0.0, (*alerts, pending), "ok", "", 0.0, NOW
-        )
-        return (GroupStatus("g", "f.yml", 5.0, 0, 0.0, (rule,), 0.0, NOW),)
+    def firing(self) -> Iterator[tuple[RuleAlert, str]]:
+        for own, (said, fired) in self.fire.items():
+            yield RuleAlert(own, said, 9.0, "firing", round((fired - 5) * 1000), round(fired * 1000)), QUERY
 
     def hold(self, alerts: Iterable[Remembered]) -> list[Remembered]:
         self.held = list(alerts)
@@ -197,7 +189,7 @@ def test_a_clock_that_is_ahead_of_itself_gives_no_alert_of_the_future(desk: Desk
 def test_texts_are_brought_up_to_date_in_one_batch_and_only_where_they_changed(desk: Desk) -> None:
     other: Labels = (("alertname", "Other"),)
     desk.rules.tell(transition("inactive", "firing"), transition("inactive", "firing", own=other))
-    desk.rules.firing = {OWN: ((("summary", "12 wait"),), NOW), other: (SAID, NOW)}
+    desk.rules.fire = {OWN: ((("summary", "12 wait"),), NOW), other: (SAID, NOW)}
     desk.now = NOW + 60
     desk.intake.refresh()
     assert len(desk.batches) == 2
@@ -214,20 +206,20 @@ def test_texts_are_brought_up_to_date_in_one_batch_and_only_where_they_changed(d
 def test_an_alert_without_data_keeps_what_it_said_last(desk: Desk) -> None:
     desk.rules.tell(transition("inactive", "firing"))
     desk.rules.tell(transition("firing", "held", at=NOW + 10, no_data_since=NOW + 10))
-    desk.rules.firing = {OWN: ((("summary", "12 wait"),), NOW)}
+    desk.rules.fire = {OWN: ((("summary", "12 wait"),), NOW)}
     desk.intake.refresh()
     assert len(desk.batches) == 2
 
 
 def test_an_alert_that_fires_and_is_not_known_to_others_is_told(desk: Desk) -> None:
-    desk.rules.firing = {OWN: (SAID, NOW - 100)}
+    desk.rules.fire = {OWN: (SAID, NOW - 100)}
     desk.intake.refresh()
     assert (desk.last.starts_at, desk.last.updated_at) == (NOW - 100, NOW)
 
 
 async def test_texts_are_refreshed_again_and_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "REFRESH_SECONDS", 0)
-    desk.rules.firing = {OWN: (SAID, NOW)}
+    desk.rules.fire = {OWN: (SAID, NOW)}
 
     class EnoughError(Exception):
         pass
@@ -263,7 +255,7 @@ def test_what_is_known_later_comes_with_the_next_refresh_and_stays() -> None:
     known: dict[str, str] = {}
     desk = Desk(enrich=lambda labels: dict(known))
     desk.rules.tell(transition("inactive", "firing"))
-    desk.rules.firing = {OWN: (SAID, NOW)}
+    desk.rules.fire = {OWN: (SAID, NOW)}
     desk.intake.refresh()
     assert len(desk.batches) == 1
     known["diagnosis"] = "first"
