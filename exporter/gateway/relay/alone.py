@@ -1,0 +1,52 @@
+"""The relay by itself in front of one engine on loopback: `python -m exporter.gateway.relay.alone PORT UPSTREAM_PORT`. For benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from exporter.gateway.admission.fleet import Backend, Fleet, Standing
+from exporter.gateway.admission.gate import Gate
+from exporter.gateway.model import Exchange
+from exporter.gateway.relay.server import Relay
+from exporter.gateway.routes import Routes
+from exporter.settings.gateway import GatewaySettings
+
+
+class _Recorder:
+    def begin(self, exchange: Exchange) -> None: ...
+
+    def gap(self, model: str) -> Callable[[float], None]:
+        return lambda seconds: None
+
+    def end(self, exchange: Exchange) -> None: ...
+
+
+async def main(port: int, upstream: int) -> None:
+    """Serve until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    settings = GatewaySettings()
+    fleet = Fleet([Backend("engine", "127.0.0.1", upstream, models=["m", "mock"], standing=Standing.READY)])
+    gate = Gate(settings, fleet, later=loop.call_later)
+    relay = Relay(
+        settings,
+        routes=Routes(),
+        keys=None,
+        gate=gate,
+        fleet=fleet,
+        recorder=_Recorder(),
+        local=lambda exchange, target: None,
+    )
+    await relay.start([socket.create_server(("127.0.0.1", port), backlog=1024)], None)
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    await stop.wait()
+    await relay.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,543 @@
+"""One connection of a client: requests are read from it one after the other, and answered in their order."""
+
+from __future__ import annotations
+
+import asyncio
+from random import getrandbits
+from typing import TYPE_CHECKING, Final, cast
+
+import httptools
+
+from exporter.gateway.keys.key import asked_priority
+from exporter.gateway.model import Dialect, Endpoint, Exchange, Outcome, Refusal
+from exporter.gateway.relay.answers import CONTINUE
+from exporter.gateway.relay.bodies import Body, ChunkedBody, SizedBody
+from exporter.gateway.relay.heads import (
+    HEAD_END,
+    MAX_FIELDS,
+    BadHeadError,
+    RequestHead,
+    bad_request,
+    read_request_head,
+)
+from exporter.gateway.relay.passage import Passage
+
+if TYPE_CHECKING:
+    from exporter.gateway.relay.server import Relay
+
+IDLE: Final = 0
+"""Between requests."""
+HEAD: Final = 1
+"""A part of a head has come."""
+BODY: Final = 2
+"""A body is coming that is held until it is whole."""
+UPLOAD: Final = 3
+"""A body is coming that goes on as it comes."""
+ANSWER: Final = 4
+"""The request is whole, its answer is not."""
+LINGER: Final = 5
+"""All has been said, and the client is given time to read it: closing over unread bytes would reset the connection."""
+
+_AHEAD: Final = 64 << 10
+"""Bytes of the next requests that are read while one is being answered."""
+_LINGER_SECONDS: Final = 2.0
+_ID_LIMIT: Final = 200
+"""Longest `X-Request-Id` of a client that is taken over for the log."""
+_NO_ENDPOINT: Final = Endpoint("", Dialect.OPAQUE, frozenset(), counted=False)
+
+
+class ClientConnection(asyncio.Protocol):
+    """A client's connection."""
+
+    __slots__ = (
+        "_ahead",
+        "_blocked_since",
+        "_body",
+        "_buffered",
+        "_complete",
+        "_forwarded",
+        "_heard",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_phase",
+        "address",
+        "due",
+        "keep_alive",
+        "passage",
+        "relay",
+        "transport",
+        "upload_complete",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.address = ""
+        self.passage: Passage | None = None
+        self.keep_alive = True
+        self.upload_complete = True
+        self.due = 0.0
+        """When the sweep is to look at it."""
+        self._phase = IDLE
+        self._parser: httptools.HttpRequestParser | None = None
+        self._complete = False
+        self._ahead = b""
+        self._parts: bytearray | None = None
+        self._body: Body | None = None
+        self._buffered = 0
+        self._forwarded = b""
+        self._heard = 0.0
+        self._paused = False
+        self._blocked_since: float | None = None
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else "local"
+        scheme = b"http" if transport.get_extra_info("sslcontext") is None else b"https"
+        self._forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
+            self.address.encode(),
+            scheme,
+        )
+        self.relay.came(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, or was sent away."""
+        self._phase = LINGER
+        self._parser = None
+        self._ahead = b""
+        self._drop_body()
+        passage = self.passage
+        if passage is not None:
+            self.passage = None
+            passage.client_left()
+        self.relay.went(self)
+
+    def eof_received(self) -> bool:
+        """A client that says no more has left: a server of language models has no use for one that only listens."""
+        return False
+
+    def on_message_complete(self) -> None:
+        """llhttp has seen the end of a request."""
+        self._complete = True
+
+    def data_received(self, data: bytes) -> None:
+        """Go on with what the connection is at."""
+        phase = self._phase
+        if phase == IDLE:
+            end = data.find(HEAD_END)
+            if end > 0:
+                self._begin(data, end + 4, self.relay.clock())
+            else:
+                self._gather(data)
+        elif phase == ANSWER:
+            self._ahead += data
+            if len(self._ahead) > _AHEAD:
+                self.pause()
+        elif phase == HEAD:
+            self._gather(data)
+        elif phase != LINGER:
+            self._heard = self.relay.clock()
+            self._take_body(data)
+
+    def pause_writing(self) -> None:
+        """The client reads its answer more slowly than it comes: the engine is to wait."""
+        self._blocked_since = self.relay.clock()
+        self.due = min(self.due, self._blocked_since + self.relay.settings.write_timeout)
+        self._buffered = self.transport.get_write_buffer_size()
+        if self.passage is not None and self.passage.engine is not None:
+            self.passage.engine.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._blocked_since = None
+        if self.passage is not None and self.passage.engine is not None:
+            self.passage.heard = self.relay.clock()
+            self.passage.engine.transport.resume_reading()
+
+    # Heads
+
+    def _gather(self, data: bytes) -> None:
+        """A head that comes in pieces."""
+        now = self.relay.clock()
+        if self._phase == IDLE:
+            if self._parts is None:
+                data = data.lstrip(b"\r\n")  # RFC 9112 2.2: empty lines before a request are to be ignored
+                if not data:
+                    return
+            self._phase = HEAD
+            self._heard = now
+            self.due = min(self.due, now + self.relay.settings.head_timeout)
+            self._parts = bytearray()
+            self.relay.idle.pop(self, None)
+        parts = self._parts
+        assert parts is not None
+        searched = max(len(parts) - 3, 0)
+        parts += data
+        end = parts.find(HEAD_END, searched)
+        if end >= 0:
+            self._parts = None
+            self._phase = IDLE
+            self._begin(bytes(parts), end + 4, self._heard)
+        elif len(parts) > self.relay.settings.head_limit:
+            self._turn_away(_TOO_LONG, now)
+        elif not parts[:1].isalpha():
+            self._turn_away(bad_request("This is no HTTP request."), now)
+
+    def _begin(self, data: bytes, end: int, now: float) -> None:
+        """A head is whole; `data` begins with it, `end` is where it ends."""
+        relay = self.relay
+        relay.idle.pop(self, None)
+        if data[0] <= 13:
+            stripped = data.lstrip(b"\r\n")
+            end -= len(data) - len(stripped)
+            data = stripped
+        raw = data[:end]
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
+        self._complete = False
+        if end > relay.settings.head_limit or raw.count(b"\n") > MAX_FIELDS + 2:
+            self._turn_away(_TOO_LONG, now)
+            return
+        try:
+            parser.feed_data(raw)
+        except httptools.HttpParserUpgrade:
+            self._parser = None  # Nothing is upgraded: a request like any other.
+        except httptools.HttpParserError as error:
+            self._turn_away(bad_request(f"The request's head is not valid HTTP: {error}."), now)
+            return
+        try:
+            head = read_request_head(raw)
+        except BadHeadError as bad:
+            self._turn_away(bad.refusal, now)
+            return
+        self.keep_alive = head.keep_alive
+        method = head.method.decode()
+        request_id = head.request_id
+        if request_id is None:
+            name = f"{getrandbits(128):032x}"
+            id_line = b"X-Request-Id: %b\r\n" % name.encode()
+        else:
+            name = request_id[:_ID_LIMIT].decode("latin-1")
+            id_line = b"X-Request-Id: %b\r\n" % request_id
+        found = relay.routes.find(method, head.target.decode("latin-1"))
+        if type(found) is Refusal:
+            exchange = Exchange(_NO_ENDPOINT, method, name, self.address, now)
+            refusal: Refusal | None = found
+        else:
+            exchange = Exchange(found, method, name, self.address, now)  # type: ignore[arg-type]
+            refusal = None
+        relay.recorder.begin(exchange)
+        passage = self.passage = Passage(self, head, exchange, id_line)
+        if refusal is None:
+            refusal = self._check(passage)
+        length = head.length or 0
+        exchange.request_bytes = end
+        if refusal is None and len(data) - end >= length and not head.chunked:
+            # The whole request has come at once, as it nearly always does.
+            self._phase = ANSWER
+            self.due = now + relay.settings.read_timeout
+            if length:
+                passage.body = body = data[end:] if len(data) == end + length else data[end : end + length]
+                exchange.request_bytes += length
+                relay.held_bytes += length
+                if self._parser is not None:
+                    parser.feed_data(body)
+            if not self._complete and self._parser is not None:
+                self._turn_away_now(passage, bad_request("The request does not end where its length says."))
+                return
+            if len(data) > end + length:
+                self._ahead = data[end + length :]
+            passage.admit(now)
+            return
+        self._begin_body(passage, data[end:], refusal, now)
+
+    def _check(self, passage: Passage) -> Refusal | None:
+        """What can be said from the head alone."""
+        relay = self.relay
+        exchange = passage.exchange
+        head = passage.head
+        if head.length is not None and head.length > relay.settings.body_limit:
+            return _too_large(relay.settings.body_limit)
+        if head.priority is not None:
+            exchange.asked_priority = asked_priority(head.priority)
+        keys = relay.keys
+        if keys is not None and not exchange.endpoint.open:
+            key = keys.check(head.authorization, head.api_key)
+            if type(key) is Refusal:
+                return key
+            passage.limits = key  # type: ignore[assignment]
+            exchange.key = key.name  # type: ignore[union-attr]
+        return None
+
+    # Bodies
+
+    def _begin_body(self, passage: Passage, data: bytes, refusal: Refusal | None, now: float) -> None:
+        """A body that has not come with its head, or comes in chunks; or a refusal, whatever has come."""
+        head = passage.head
+        relay = self.relay
+        self._parser = None
+        self._heard = now
+        self.due = now + relay.settings.body_timeout
+        body = self._body = ChunkedBody() if head.chunked else SizedBody(head.length or 0)
+        self.upload_complete = body.complete
+        if refusal is not None:
+            if not head.chunked and len(data) >= (head.length or 0):
+                body.feed(data)
+                self._ahead = body.ahead
+                self.upload_complete = True
+            self._turn_away_now(passage, refusal)
+            return
+        if (
+            passage.exchange.endpoint.dialect is Dialect.OPAQUE
+            or (head.length or 0) > relay.settings.peek_limit
+        ):
+            self._begin_upload(passage, b"", now)
+        else:
+            self._phase = BODY
+            self._parts = bytearray()
+            if head.expect and not data:
+                self.transport.write(CONTINUE)
+        if data and not passage.over:
+            self._take_body(data)
+
+    def _begin_upload(self, passage: Passage, data: bytes, now: float) -> None:
+        """Have the body go on as it comes. `data`: what was held of it."""
+        relay = self.relay
+        opaque = passage.exchange.endpoint.dialect is Dialect.OPAQUE
+        if not opaque and not relay.fleet.known(None) and len(relay.fleet.routes) > 1:
+            self._turn_away_now(passage, _too_large(relay.settings.peek_limit))
+            return
+        self._phase = UPLOAD
+        passage.body = None
+        if data:
+            passage.pending.append((data, None))
+        passage.admit(now)
+
+    def _take_body(self, data: bytes) -> None:
+        """More of a body."""
+        body = self._body
+        passage = self.passage
+        if body is None or passage is None:
+            return
+        try:
+            piece = body.feed(data)
+        except httptools.HttpParserError as error:
+            self._turn_away_now(passage, bad_request(f"The request's body is not valid HTTP: {error}."))
+            return
+        exchange = passage.exchange
+        exchange.request_bytes += len(piece)
+        complete = body.complete
+        settings = self.relay.settings
+        if exchange.request_bytes > settings.body_limit and body.chunked:
+            self._turn_away_now(passage, _too_large(settings.body_limit))
+            return
+        if complete:
+            self._body = None
+            self.upload_complete = True
+            self._ahead = body.ahead
+            if body.chunked and body.overrun:  # type: ignore[union-attr]
+                self.keep_alive = False
+        if self._phase == UPLOAD:
+            self._upload(passage, piece, body.trailers if complete else None)
+            return
+        parts = self._parts
+        assert parts is not None
+        parts += piece
+        self.relay.held_bytes += len(piece)
+        if self.relay.held_bytes > self.relay.held_limit:
+            self._turn_away_now(passage, _NO_MEMORY)
+        elif complete:
+            self._parts = None
+            passage.body = bytes(parts)
+            self._phase = ANSWER
+            now = self.relay.clock()
+            self.due = now + settings.read_timeout
+            passage.admit(now)
+        elif len(parts) > settings.peek_limit:
+            self._parts = None
+            self.relay.held_bytes -= len(parts)
+            self._begin_upload(passage, bytes(parts), self.relay.clock())
+
+    def _upload(self, passage: Passage, piece: bytes, trailers: bytes | None) -> None:
+        if trailers is not None:
+            self._phase = ANSWER
+            self.due = self._heard + self.relay.settings.read_timeout
+        if passage.engine is None:
+            self.pause()
+        passage.upload(piece, trailers)
+
+    def upload_goes(self, passage: Passage) -> None:
+        """There is a connection for the upload: what has come so far goes, and the rest may come."""
+        if passage.head.expect and not passage.exchange.request_bytes > len(passage.head.raw):
+            self.transport.write(CONTINUE)
+        self.resume()
+
+    def _drop_body(self) -> None:
+        self._body = None
+        if self._parts is not None and self._phase == BODY:
+            self.relay.held_bytes -= len(self._parts)
+        self._parts = None
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            self._heard = self.relay.clock()
+            self.transport.resume_reading()
+
+    # Answers
+
+    def forwarded(self, head: RequestHead) -> bytes:
+        """The lines that tell the engine who asks."""
+        if head.forwarded_for is None and not head.forwarded_proto:
+            return self._forwarded
+        lines = self._forwarded.split(b"\r\n")
+        if head.forwarded_for is not None:
+            lines[0] = b"X-Forwarded-For: %b, %b" % (head.forwarded_for, self.address.encode())
+        if head.forwarded_proto:
+            del lines[1]
+        return b"\r\n".join(lines)
+
+    def keeps(self) -> bool:
+        """Whether the connection goes on after this request."""
+        return self.keep_alive and self.upload_complete and not self.relay.draining
+
+    def _turn_away(self, refusal: Refusal, now: float) -> None:
+        """Refuse what is not even a request."""
+        relay = self.relay
+        relay.idle.pop(self, None)
+        self.keep_alive = False
+        name = f"{getrandbits(128):032x}"
+        exchange = Exchange(_NO_ENDPOINT, "", name, self.address, now)
+        relay.recorder.begin(exchange)
+        self._parts = None
+        passage = self.passage = Passage(
+            self, RequestHead(b""), exchange, b"X-Request-Id: %b\r\n" % name.encode()
+        )
+        self.upload_complete = False
+        passage.refuse(refusal)
+
+    def _turn_away_now(self, passage: Passage, refusal: Refusal) -> None:
+        """Refuse a request whose body has not come, or not all of it."""
+        self._drop_body()
+        if refusal.close:
+            self.keep_alive = False
+        passage.give_up(refusal)
+
+    def answered(self, keeps: bool) -> None:
+        """The answer is whole."""
+        self.passage = None
+        if not keeps:
+            self.close()
+            return
+        relay = self.relay
+        if self._ahead:
+            self._phase = ANSWER
+            relay.loop.call_soon(self._next)
+            return
+        self._phase = IDLE
+        self.due = relay.now + relay.settings.idle_timeout
+        relay.idle[self] = None
+
+    def _next(self) -> None:
+        """Go on with what was read ahead."""
+        if self._phase != ANSWER or self.passage is not None:
+            return
+        data = self._ahead
+        self._ahead = b""
+        self._phase = IDLE
+        self.due = self.relay.clock() + self.relay.settings.idle_timeout
+        self.relay.idle[self] = None
+        self.resume()
+        self.data_received(data)
+
+    def cut(self, *, abruptly: bool) -> None:
+        """End the connection so that the client sees that its answer is not whole."""
+        self.passage = None
+        if abruptly:
+            self._phase = LINGER
+            self.transport.abort()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close once all is written; where more of a request may be under way, wait for the client to have read."""
+        unread = not self.upload_complete or bool(self._ahead)
+        self._phase = LINGER
+        self._ahead = b""
+        self._drop_body()
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if unread and transport.can_write_eof():
+            transport.write_eof()
+            self.due = self.relay.clock() + _LINGER_SECONDS
+            self.resume()
+        else:
+            transport.close()
+
+    # The clock
+
+    def overdue(self, now: float) -> None:
+        """`due` has come: whose turn it is may have taken too long, or be found to have longer."""
+        settings = self.relay.settings
+        phase = self._phase
+        passage = self.passage
+        if self._blocked_since is not None:
+            left = self.transport.get_write_buffer_size()
+            if left < self._buffered:
+                self._blocked_since = now  # slow, but it reads
+            self._buffered = left
+            self.due = self._blocked_since + settings.write_timeout
+            if self.due <= now:
+                self.transport.abort()
+        elif phase == ANSWER:
+            if passage is None:
+                return
+            since = passage.heard
+            self.due = since + settings.read_timeout if passage.engine is not None else now + 1.0
+            if self.due <= now:
+                passage.timed_out()
+        elif phase in (BODY, UPLOAD):
+            if self._paused:
+                self._heard = now
+            self.due = self._heard + settings.body_timeout
+            if self.due <= now and passage is not None:
+                self._turn_away_now(passage, _SLOW)
+        elif phase == HEAD:
+            self.due = self._heard + settings.head_timeout
+            if self.due <= now:
+                self._turn_away(_SLOW, now)
+        elif phase == IDLE:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+
+_TOO_LONG: Final = bad_request("The request's head is too long.", status=431, code="head_too_long")
+_SLOW: Final = bad_request("The request took too long to arrive.", status=408, code="request_timeout")
+_NO_MEMORY: Final = Refusal(
+    503,
+    "service_unavailable",
+    "bodies_full",
+    "Too many bytes of requests are waiting here.",
+    Outcome.REJECTED,
+    retry_after=1.0,
+)
+
+
+def _too_large(limit: int) -> Refusal:
+    return bad_request(f"The request's body is larger than {limit} bytes.", status=413, code="body_too_large")

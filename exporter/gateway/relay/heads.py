@@ -1,0 +1,394 @@
+"""Request and answer heads: policed by llhttp, then passed on as the bytes they came as, less what is meant for one hop.
+
+A head is never taken apart into all its headers and put together again: the dozen that matter to a proxy are found by one pass
+of one pattern over the lowered head, and the lines that may not go on are cut out. What llhttp has let through has no bare CR or
+LF, no folded line and no space before a colon, so that `CRLF name:` is a header's beginning and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from exporter.gateway.model import Outcome, Refusal
+
+HEAD_END: Final = b"\r\n\r\n"
+MAX_FIELDS: Final = 128
+"""Header fields in a request; real clients send some twenty. Apache's limit is 100, nginx has one on bytes only."""
+
+_REQUEST_FIELDS: Final = re.compile(
+    rb"\r\n(connection|keep-alive|proxy-[^:]*|te|trailer|transfer-encoding|upgrade|expect|http2-settings|content-length|host"
+    rb"|authorization|x-api-key|x-request-id|x-forwarded-for|x-forwarded-proto|x-priority):[ \t]*([^\r]*)"
+)
+_ANSWER_FIELDS: Final = re.compile(
+    rb"\r\n(connection|keep-alive|proxy-connection|trailer|transfer-encoding|upgrade|content-length|content-type"
+    rb"|content-encoding|x-request-id):[ \t]*([^\r]*)"
+)
+_ONE_HOP: Final = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"expect",
+        b"http2-settings",
+    )
+)
+"""Headers between two neighbours, RFC 9110 7.6.1; `Expect` is answered here."""
+_NEVER_NAMED: Final = frozenset((b"host", b"content-length", b"close", b"keep-alive", b""))
+"""What `Connection` cannot have taken out: without it the request would mean something else."""
+_ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#@]+)((?:/[^#]*)?)")
+_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+
+
+class BadHeadError(Exception):
+    """A head that no proxy may pass on; `refusal` is the answer to it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def bad_request(message: str, *, status: int = 400, code: str = "bad_request") -> Refusal:
+    """The refusal of a request that breaks HTTP: nothing that follows on its connection can be trusted."""
+    return Refusal(status, "invalid_request_error", code, message, Outcome.CLIENT_ERROR, close=True)
+
+
+class RequestHead:
+    """A request's head, as far as a proxy has to know it."""
+
+    __slots__ = (
+        "absolute",
+        "api_key",
+        "api_key_at",
+        "authorization",
+        "authorization_at",
+        "chunked",
+        "cuts",
+        "expect",
+        "forwarded_for",
+        "forwarded_proto",
+        "host",
+        "keep_alive",
+        "length",
+        "length_at",
+        "method",
+        "modern",
+        "path",
+        "priority",
+        "raw",
+        "request_id",
+        "start",
+        "target",
+    )
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        """The head with its empty line."""
+        self.start = 0
+        """Where the request line's CRLF stands."""
+        self.method = b""
+        self.target = b""
+        """In origin form, with the query."""
+        self.path = ""
+        self.modern = True
+        """HTTP/1.1."""
+        self.keep_alive = True
+        self.length: int | None = None
+        """`Content-Length`; None without one."""
+        self.length_at = (0, 0)
+        self.chunked = False
+        self.expect = False
+        self.host: bytes | None = None
+        self.absolute: bytes | None = None
+        """The authority of a target in absolute form, which overrules `Host` (RFC 9112 3.2.2)."""
+        self.authorization: bytes | None = None
+        self.authorization_at = (0, 0)
+        self.api_key: bytes | None = None
+        self.api_key_at = (0, 0)
+        self.request_id: bytes | None = None
+        self.forwarded_for: bytes | None = None
+        self.forwarded_proto = False
+        self.priority: bytes | None = None
+        self.cuts: list[tuple[int, int]] | None = None
+        """Spans of the lines that do not go on, each from its CRLF to before the next."""
+
+    def cut(self, start: int, end: int) -> None:
+        """Leave the line out that begins with the CRLF at `start`."""
+        if self.cuts is None:
+            self.cuts = [(start, end)]
+        else:
+            self.cuts.append((start, end))
+
+
+def read_request_head(raw: bytes) -> RequestHead:
+    """Find what matters in a head that llhttp has let through; raises `BadHeadError` for what it should not have."""
+    head = RequestHead(raw)
+    start = head.start = raw.find(b"\r\n")
+    try:
+        method, target, version = raw[:start].split(b" ")
+    except ValueError:
+        raise BadHeadError(bad_request("The request line is not METHOD TARGET VERSION.")) from None
+    if version != b"HTTP/1.1":
+        if version != b"HTTP/1.0":
+            raise BadHeadError(
+                bad_request("Only HTTP/1.1 and HTTP/1.0 are spoken here.", status=505, code="http_version")
+            )
+        head.modern = head.keep_alive = False
+    if method not in _METHODS:
+        raise BadHeadError(bad_request("The method is not known.", status=501, code="method_unknown"))
+    head.method = method
+    if target[:1] != b"/":
+        target = _origin_form(head, method, target)
+    head.target = target
+    if b"#" in target:
+        raise BadHeadError(bad_request("The request target has a fragment."))
+    try:
+        head.path = target.partition(b"?")[0].decode("ascii")
+    except UnicodeDecodeError:
+        raise BadHeadError(bad_request("The request target has characters beyond ASCII.")) from None
+    for match in _REQUEST_FIELDS.finditer(raw.lower(), start):
+        _note_request_field(head, match)
+    if head.host is None and head.modern:
+        raise BadHeadError(bad_request("The request has no Host header."))
+    if head.chunked and not head.modern:
+        raise BadHeadError(bad_request("HTTP/1.0 has no Transfer-Encoding."))
+    return head
+
+
+def _origin_form(head: RequestHead, method: bytes, target: bytes) -> bytes:
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is not None:
+        head.absolute = absolute[1]
+        path = absolute[2] or b"/"
+        return path if path[:1] == b"/" else b"/" + path
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    raise BadHeadError(bad_request("The request target is neither a path nor http://host/path."))
+
+
+def _note_request_field(head: RequestHead, match: re.Match[bytes]) -> None:
+    name, lowered = match.groups()
+    if name == b"content-length":
+        head.length = int(lowered)
+        head.length_at = match.span()
+        return
+    if name == b"host":
+        if head.host is not None:
+            raise BadHeadError(bad_request("The request has more than one Host header."))
+        head.host = head.raw[match.start(2) : match.end(2)]
+        if head.absolute is not None:
+            head.cut(match.start(), match.end())
+        return
+    if name in _ONE_HOP or name.startswith(b"proxy-"):
+        head.cut(match.start(), match.end())
+        if name == b"connection":
+            _note_connection(head, lowered)
+        elif name == b"transfer-encoding":
+            if lowered.rstrip() != b"chunked" or head.chunked:
+                raise BadHeadError(
+                    bad_request(
+                        "Only chunked is understood as Transfer-Encoding.",
+                        status=501,
+                        code="transfer_encoding",
+                    )
+                )
+            head.chunked = True
+        elif name == b"expect":
+            if lowered.rstrip() != b"100-continue":
+                raise BadHeadError(
+                    bad_request("Only 100-continue can be expected.", status=417, code="expectation")
+                )
+            head.expect = head.modern
+        return
+    value = head.raw[match.start(2) : match.end(2)].rstrip()
+    if name == b"authorization":
+        head.authorization = value
+        head.authorization_at = match.span()
+    elif name == b"x-api-key":
+        head.api_key = value
+        head.api_key_at = match.span()
+    elif name == b"x-request-id":
+        head.request_id = value
+    elif name == b"x-forwarded-for":
+        head.forwarded_for = value if head.forwarded_for is None else head.forwarded_for + b", " + value
+        head.cut(match.start(), match.end())
+    elif name == b"x-forwarded-proto":
+        head.forwarded_proto = True
+    else:
+        head.priority = lowered.rstrip()
+
+
+def _note_connection(head: RequestHead, value: bytes) -> None:
+    for token in value.split(b","):
+        option = token.strip()
+        if option == b"close":
+            head.keep_alive = False
+        elif option == b"keep-alive":
+            head.keep_alive = head.keep_alive or not head.modern
+        if option not in _NEVER_NAMED:
+            _cut_named(head, option)
+
+
+def _cut_named(head: RequestHead, name: bytes) -> None:
+    lowered = head.raw.lower()
+    at = lowered.find(b"\r\n" + name + b":", head.start)
+    while at >= 0:
+        end = lowered.index(b"\r\n", at + 2)
+        head.cut(at, end)
+        at = lowered.find(b"\r\n" + name + b":", end)
+
+
+def cut_out(raw: bytes, start: int, end: int, cuts: list[tuple[int, int]]) -> bytes:
+    """The bytes of `raw` from `start` to `end` without the spans in `cuts`, which may overlap."""
+    if len(cuts) > 1:
+        cuts.sort()
+    pieces = []
+    for first, last in cuts:
+        if first > start:
+            pieces.append(raw[start:first])
+        if last > start:
+            start = last
+    pieces.append(raw[start:end])
+    return b"".join(pieces)
+
+
+def request_head(
+    head: RequestHead,
+    *,
+    length: int | None,
+    chunked: bool,
+    extra: bytes,
+    host: bytes,
+    credentials: bytes | None,
+) -> bytes:
+    """The head that goes to the engine.
+
+    `length`: of the body as it is sent, None where there is none or its length is not known. `extra`: further lines, each with its
+    CRLF. `host`: for a client of HTTP/1.0 that sent none. `credentials`: `Authorization` of the engine, which takes the place of
+    the client's; None passes that on.
+    """
+    raw = head.raw
+    cuts = head.cuts
+    if length != head.length or credentials is not None:
+        cuts = [] if cuts is None else cuts.copy()
+        if length != head.length:
+            if head.length is not None:
+                cuts.append(head.length_at)
+            if length is not None:
+                extra += b"Content-Length: %d\r\n" % length
+        if credentials is not None:
+            cuts += [head.authorization_at, head.api_key_at]
+            extra += b"Authorization: %b\r\n" % credentials
+    if chunked:
+        extra += b"Transfer-Encoding: chunked\r\n"
+    end = len(raw) - 2
+    if head.modern and head.absolute is None:
+        if cuts is None:
+            return raw[:end] + extra + b"\r\n"
+        return cut_out(raw, 0, end, cuts) + extra + b"\r\n"
+    if head.absolute is not None:
+        extra += b"Host: %b\r\n" % head.absolute
+    elif head.host is None:
+        extra += b"Host: %b\r\n" % host
+    line = b"%b %b HTTP/1.1" % (head.method, head.target)
+    return line + cut_out(raw, head.start, end, cuts or []) + extra + b"\r\n"
+
+
+class AnswerHead:
+    """An answer's head, as far as a proxy has to know it."""
+
+    __slots__ = (
+        "chunked",
+        "chunked_at",
+        "cuts",
+        "encoded",
+        "event_stream",
+        "json",
+        "keep_alive",
+        "length",
+        "modern",
+        "raw",
+        "request_id",
+        "start",
+        "status",
+    )
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.start = 0
+        self.status = 0
+        self.modern = True
+        self.keep_alive = True
+        self.length: int | None = None
+        self.chunked = False
+        self.chunked_at = (0, 0)
+        self.event_stream = False
+        self.json = False
+        self.encoded = False
+        """Compressed: what stands in it cannot be read."""
+        self.request_id = False
+        self.cuts: list[tuple[int, int]] | None = None
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether its status rules a body out."""
+        return self.status in (204, 304) or self.status < 200
+
+
+def read_answer_head(raw: bytes) -> AnswerHead:
+    """Find what matters in an answer's head that llhttp has let through."""
+    head = AnswerHead(raw)
+    start = head.start = raw.find(b"\r\n")
+    if raw[:9] != b"HTTP/1.1 ":
+        head.modern = head.keep_alive = False
+    head.status = int(raw[9:12])
+    for match in _ANSWER_FIELDS.finditer(raw.lower(), start):
+        name, value = match.groups()
+        if name == b"content-type":
+            head.event_stream = value.startswith(b"text/event-stream")
+            head.json = value.startswith(b"application/json")
+        elif name == b"content-length":
+            head.length = int(value)
+        elif name == b"x-request-id":
+            head.request_id = True
+        elif name == b"content-encoding":
+            head.encoded = value.rstrip() != b"identity"
+        elif name == b"transfer-encoding":
+            head.chunked = True
+            head.chunked_at = match.span()
+        else:
+            if head.cuts is None:
+                head.cuts = []
+            head.cuts.append(match.span())
+            if name == b"connection":
+                _note_answer_connection(head, value)
+    return head
+
+
+def _note_answer_connection(head: AnswerHead, value: bytes) -> None:
+    for token in value.split(b","):
+        option = token.strip()
+        if option == b"close":
+            head.keep_alive = False
+        elif option == b"keep-alive":
+            head.keep_alive = True
+
+
+def answer_head(head: AnswerHead, *, chunked: bool, extra: bytes) -> bytes:
+    """The head that goes to the client, in HTTP/1.1; `chunked` says whether its body goes in chunks, `extra` holds further lines."""
+    raw = head.raw
+    end = len(raw) - 2
+    cuts = head.cuts
+    if chunked is not head.chunked:
+        if chunked:
+            extra += b"Transfer-Encoding: chunked\r\n"
+        else:
+            cuts = [head.chunked_at] if cuts is None else [*cuts, head.chunked_at]
+    if head.modern:
+        if cuts is None:
+            return raw[:end] + extra + b"\r\n"
+        return cut_out(raw, 0, end, cuts) + extra + b"\r\n"
+    return b"HTTP/1.1" + cut_out(raw, 8, end, cuts or []) + extra + b"\r\n"

@@ -1,0 +1,162 @@
+"""All client connections of the gateway: where they are accepted, watched over and, in the end, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from exporter.gateway.model import Exchange, Refusal
+from exporter.gateway.relay.client import ClientConnection
+from exporter.gateway.relay.pool import Pool
+
+if TYPE_CHECKING:
+    from exporter.gateway.admission.fleet import Backend, Fleet
+    from exporter.gateway.admission.gate import Gate
+    from exporter.gateway.keys.check import Keys
+    from exporter.gateway.routes import Routes
+    from exporter.settings.gateway import GatewaySettings
+
+SWEEP_EVERY: Final = 0.25
+"""Seconds between two looks for what takes too long: no request has a timer of its own."""
+HELD_LIMIT: Final = 256 << 20
+"""Bytes of request bodies that are held, of all clients together."""
+_BACKLOG: Final = 1024
+
+
+class Recorder(Protocol):
+    """Who is told of each request."""
+
+    def begin(self, exchange: Exchange) -> None: ...
+    def gap(self, model: str) -> Callable[[float], None]: ...
+    def end(self, exchange: Exchange) -> None: ...
+
+
+class Relay:
+    """The gateway's data plane. `local` gives the body of an answer of our own, a refusal, or None for an engine to answer."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        *,
+        routes: Routes,
+        keys: Keys | None,
+        gate: Gate,
+        fleet: Fleet,
+        recorder: Recorder,
+        local: Callable[[Exchange, str], bytes | Refusal | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.routes = routes
+        self.keys = keys
+        self.gate = gate
+        self.fleet = fleet
+        self.recorder = recorder
+        self.local = local
+        self.clock = clock
+        self.now = clock()
+        """The time of the last sweep: good enough for what lasts minutes."""
+        self.held_bytes = 0
+        self.held_limit = HELD_LIMIT
+        self.draining = False
+        self.idle: dict[ClientConnection, None] = {}
+        """Connections between two requests, the longest idle first."""
+        self.fingerprints: dict[str, bytes] = {}
+        self.loop: asyncio.AbstractEventLoop
+        self._connections: set[ClientConnection] = set()
+        self._pools: list[Pool] = []
+        self._servers: list[asyncio.Server] = []
+        self._sweep: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Event | None = None
+
+    @property
+    def connections(self) -> int:
+        """Open connections of clients."""
+        return len(self._connections)
+
+    @property
+    def running(self) -> int:
+        """Requests that have begun and not ended."""
+        return sum(connection.passage is not None for connection in self._connections)
+
+    async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
+        """Accept clients on listening sockets."""
+        self.loop = asyncio.get_running_loop()
+        for listener in sockets:
+            server = await self.loop.create_server(
+                functools.partial(ClientConnection, self), sock=listener, ssl=tls, backlog=_BACKLOG
+            )
+            self._servers.append(server)
+        self._sweep = self.loop.call_later(SWEEP_EVERY, self._look_after)
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109  the deadline is the daemon's own
+        """Take no new requests (the gate refuses them), and wait for the running ones, at most `timeout` seconds."""
+        self.draining = True
+        for connection in list(self.idle):
+            connection.close()
+        if self.running:
+            self._drained = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._drained.wait()
+
+    async def stop(self) -> None:
+        """Close everything at once."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.transport.abort()
+        for pool in self._pools:
+            pool.close()
+        for server in self._servers:
+            await server.wait_closed()
+
+    def came(self, connection: ClientConnection) -> None:
+        """A client has connected; at the limit the one that has been idle for longest makes room."""
+        self._connections.add(connection)
+        if len(self._connections) > self.settings.max_connections:
+            longest = next(iter(self.idle), connection)
+            self.idle.pop(longest, None)
+            longest.transport.abort()
+            if longest is connection:
+                return
+        connection.due = self.clock() + self.settings.head_timeout
+        self.idle[connection] = None
+
+    def went(self, connection: ClientConnection) -> None:
+        """A client's connection is gone."""
+        self._connections.discard(connection)
+        self.idle.pop(connection, None)
+
+    def pool(self, backend: Backend) -> Pool:
+        """The connections to a backend."""
+        pool = backend.pool
+        if type(pool) is not Pool:
+            pool = backend.pool = Pool(backend, connect_timeout=self.settings.connect_timeout, loop=self.loop)
+            self._pools.append(pool)
+        return pool
+
+    def credentials(self, backend: Backend) -> bytes | None:
+        """`Authorization` of an engine, where clients' keys are checked here and mean nothing to it."""
+        if self.keys is None or backend.api_key is None:
+            return None
+        return b"Bearer " + backend.api_key.get_secret_value().encode()
+
+    def _look_after(self) -> None:
+        now = self.now = self.clock()
+        self._sweep = self.loop.call_later(SWEEP_EVERY, self._look_after)
+        for connection in [connection for connection in self._connections if connection.due <= now]:
+            connection.overdue(now)
+        for pool in self._pools:
+            pool.drop_old(now)
+        self.gate.tick(now)
+        if self._drained is not None and not self.running:
+            self._drained.set()
