@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from exporter import __version__, logs
+from exporter import __version__, allocator, logs
 from exporter.errors import ConfigError
 from exporter.exposition.block import Block
 from exporter.exposition.page import Page
@@ -85,6 +85,7 @@ def serve(settings: Settings) -> int:
         ConfigError: before any engine is started: the port or the data folder is taken, the command makes no sense, a
             rule file cannot be loaded.
     """
+    allocator.give_back()
     logs.configure(settings.log.format, settings.log.level)
     blocks, readers = Blocks(), Readers()
     server = WebServer(
