@@ -12,6 +12,9 @@ from exporter.gateway.model import Exchange
 TAIL_LIMIT = 64 << 10
 """Bytes kept of the end of what is too large to be read: `usage` stands near the end in all of vLLM's answers."""
 
+_USAGE_LIMIT = 8 << 10
+"""Longest `usage` that is looked for there."""
+
 
 class Usage(msgspec.Struct, gc=False):
     """`usage` of chat, completions, embeddings and scores; of responses; of messages (whose input excludes the cache's)."""
@@ -49,7 +52,7 @@ def note_from_tail(exchange: Exchange, tail: bytes) -> None:
     """
     at = len(tail)
     while (at := tail.rfind(b'"usage"', 0, at)) >= 0:
-        rest = tail[at + 7 :].lstrip(b" \t\r\n")
+        rest = tail[at + 7 : at + 7 + _USAGE_LIMIT].lstrip(b" \t\r\n")
         if not rest.startswith(b":"):
             continue
         try:
