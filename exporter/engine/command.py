@@ -35,6 +35,11 @@ class PublicAddress:
     tls_asks_clients: bool = False
     """Whether clients need a certificate, too (`--ssl-cert-reqs`)."""
 
+    @property
+    def tls(self) -> bool:
+        """Whether clients speak HTTPS to it."""
+        return bool(self.tls_cert_file or self.tls_key_file)
+
 
 @dataclass(frozen=True)
 class EngineCommand:
@@ -233,7 +238,7 @@ def _base_url(public: PublicAddress) -> str:
         host = "127.0.0.1"
     elif host == "::":
         host = "::1"
-    scheme = "https" if public.tls_cert_file or public.tls_key_file else "http"
+    scheme = "https" if public.tls else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{public.port}"
 
 

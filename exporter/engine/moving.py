@@ -66,7 +66,7 @@ def moved(command: EngineCommand, port: int) -> EngineCommand | Unmovable:
     if public.tls_asks_clients:
         return Unmovable("--ssl-cert-reqs makes it ask clients for certificates, which the gateway does not")
     added = ["--port", str(port), "--host", LOOPBACK]
-    if public.tls_cert_file or public.tls_key_file:
+    if public.tls:
         added += ["--ssl-keyfile=", "--ssl-certfile="]  # a --config file may say so, too
     asked = command.identity
     argv = _with_flags(list(asked), added)

@@ -5,8 +5,8 @@ An engine moves exactly when it would listen on the gateway's port itself.
 
 from __future__ import annotations
 
+import asyncio
 import errno
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,15 @@ from urllib.parse import urlsplit
 from exporter.engine.command import EngineCommand
 from exporter.engine.moving import Unmovable, moved
 from exporter.engine.process.ports import port_holder
+from exporter.engine.process.procfs import ProcessId
 from exporter.errors import ConfigError
 from exporter.settings import GatewaySettings, parse_listen
 
 BACKLOG = 4096
 """Connections that wait to be accepted; the kernel takes net.core.somaxconn where that is smaller."""
+
+LOOK_SECONDS = 0.25
+"""Between two looks at a port that is to become free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def plan(settings: GatewaySettings, engines: Sequence[Candidate]) -> GatewayOn |
         return found
     moves = set()
     for engine in own:
-        why = _stays(engine, found.host, found.port)
+        why = _stays(engine, found.port)
         if why is None:
             moves.add(engine.name)
         elif why:
@@ -82,29 +86,27 @@ def plan(settings: GatewaySettings, engines: Sequence[Candidate]) -> GatewayOn |
 def _address(settings: GatewaySettings, own: Sequence[Candidate]) -> GatewayOn | GatewayOff:
     """Where clients come, by the setting or by the first engine's flags, with the certificate of either."""
     cert, key = settings.tls_cert_file, settings.tls_key_file
-    first = next(
-        (e.command.public for e in own if e.command is not None and e.command.public is not None), None
-    )
+    known = (e.command.public for e in own if e.command is not None)
+    first = next((public for public in known if public is not None), None)
     if settings.listen is not None:
         host, port = parse_listen(settings.listen)
     elif first is not None:
         host, port = first.host, first.port
     else:
         return GatewayOff("nothing says where clients come; set gateway.listen")
-    takes_over = first is not None and port == first.port
-    if cert is None and takes_over and first is not None and (first.tls_cert_file or first.tls_key_file):
+    if cert is None and first is not None and first.port == port and first.tls:
         if not (first.tls_cert_file and first.tls_key_file):
-            return GatewayOff("--ssl-certfile and --ssl-keyfile of the engine go together")
+            return GatewayOff("the engine's --ssl-certfile and --ssl-keyfile go together")
         cert, key = Path(first.tls_cert_file), Path(first.tls_key_file)
     return GatewayOn(host, port, cert, key)
 
 
-def _stays(engine: Candidate, host: str, port: int) -> str | None:
+def _stays(engine: Candidate, port: int) -> str | None:
     """None: it moves. Empty: it listens elsewhere anyway. Else why it cannot leave the gateway's port."""
     command = engine.command
     assert command is not None, "only engines with a command are asked"
     if engine.kept_at is not None and _port_of(engine.kept_at) == port:
-        return f"it runs since before, at {engine.kept_at}, and is not stopped for that"
+        return f"an earlier daemon left it running at {engine.kept_at}, and it is not stopped for the gateway's sake"
     at = command.public.port if command.public is not None else _port_of(command.base_url)
     if at != port:
         return ""
@@ -117,31 +119,75 @@ def _port_of(url: str) -> int:
     return parts.port or (443 if parts.scheme == "https" else 80)
 
 
+class AddressTakenError(ConfigError):
+    """Somebody listens there already. `holder`: who, where that can be seen."""
+
+    def __init__(self, problem: str, holder: ProcessId | None) -> None:
+        super().__init__([problem])
+        self.holder = holder
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises ConfigError that says who has the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    """A socket that listens there; connections wait in the kernel until somebody accepts.
+
+    Raises AddressTakenError, or ConfigError that says what else is wrong. An engine of an earlier daemon that is about to be
+    stopped may be the holder (`exporter.engine.adoption.is_of`): then `listen_when_free` is the way.
+    """
+    shown = f"gateway.listen: [{host}]:{port}" if ":" in host else f"gateway.listen: {host}:{port}"
     try:
-        if family == socket.AF_INET:
-            host = socket.gethostbyname(host)
-        listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    except OSError as error:
-        raise ConfigError([f"gateway.listen: {shown}: {error.strerror}"]) from error
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError([f"{shown}: cannot resolve the host: {error}"]) from error
+    found.sort(key=lambda info: info[0] != socket.AF_INET)
+    if host == "::":  # all interfaces, also on a machine without IPv6
+        found.append((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("0.0.0.0", port)))  # noqa: S104
+    failure: OSError | None = None
+    for family, _, _, _, address in found:
+        try:
+            return _listen(family, address)
+        except OSError as error:
+            failure = error
+            if error.errno == errno.EADDRINUSE:
+                holder = port_holder(host, port)
+                who = (
+                    f"process {holder.pid}"
+                    if holder is not None
+                    else "a process that cannot be seen from here"
+                )
+                problem = (
+                    f"{shown}: the port is taken by {who}; stop it, or set gateway.listen to another port"
+                )
+                raise AddressTakenError(problem, holder) from error
+    assert failure is not None, "a name that resolves has an address"
+    if failure.errno in (errno.EACCES, errno.EPERM):
+        hint = "; ports below 1024 need CAP_NET_BIND_SERVICE"
+    elif failure.errno == errno.EADDRNOTAVAIL:
+        hint = "; no interface of this machine has this address"
+    else:
+        hint = ""
+    raise ConfigError([f"{shown}: {failure.strerror}{hint}"]) from failure
+
+
+async def listen_when_free(host: str, port: int) -> socket.socket:
+    """The same as soon as nobody else listens there; other errors are raised at once."""
+    while True:
+        try:
+            return await asyncio.to_thread(listen, host, port)
+        except AddressTakenError:
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def _listen(family: int, address: object) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if host == "::":
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((host, port))
+        if family == socket.AF_INET6:
+            dual = isinstance(address, tuple) and address[0] == "::"
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        listener.bind(address)  # type: ignore[arg-type]
         listener.listen(BACKLOG)
-    except OSError as error:
+        listener.setblocking(False)
+    except BaseException:
         listener.close()
-        raise ConfigError([f"gateway.listen: {shown}: {_why(error, host, port)}"]) from error
+        raise
     return listener
-
-
-def _why(error: OSError, host: str, port: int) -> str:
-    if error.errno != errno.EADDRINUSE:
-        return os.strerror(error.errno or 0)
-    holder = port_holder(host, port)
-    who = f"process {holder.pid}" if holder is not None else "a process that cannot be seen from here"
-    return f"the port is taken by {who}; stop it, or set gateway.listen"
