@@ -21,6 +21,7 @@ import structlog
 from exporter import __version__, allocator, logs
 from exporter.errors import ConfigError
 from exporter.exposition.block import Block
+from exporter.exposition.merge import MergedBlocks
 from exporter.exposition.page import Page
 from exporter.settings import Settings
 from exporter.state import DataDir, Keeper, StateFile
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from exporter.engine.command import EngineCommand
     from exporter.engine.status import Engine, EngineStatus
+    from exporter.gateway.gateway import Gateway
     from exporter.systemd import Notifier
 
 log = structlog.get_logger(__name__)
@@ -43,6 +45,8 @@ STOP_MARGIN_SECONDS = 20.0
 SWITCH_SECONDS = 0.0005
 """How soon a thread that evaluates a query lets the event loop go on; Python's own 5 ms would show in every scrape."""
 EXIT_OK, EXIT_FAILED = 0, 1
+ENGINE_NAME = "engine"
+"""What the gateway calls the only engine."""
 
 
 @dataclass(slots=True)
@@ -50,13 +54,19 @@ class Blocks:
     """What `/metrics` shows, in its order."""
 
     watch: WatchBlocks = field(default_factory=WatchBlocks)
+    gateway: Block = field(default_factory=Block)
     gpu: Block = field(default_factory=Block)
     daemon: Block = field(default_factory=Block)
 
     def page(self, before_change: Callable[[], None]) -> Page:
         """All of them as one page."""
-        blocks = (self.watch.page, self.watch.indicators, self.gpu, self.watch.engine, self.daemon)
+        indicators = MergedBlocks((self.watch.indicators, self.gateway))
+        blocks = (self.watch.page, indicators, self.gpu, self.watch.engine, self.daemon)
         return Page(blocks, before_change=before_change)
+
+    def stored(self) -> tuple[Block, ...]:
+        """Those whose series are stored with each scrape."""
+        return (self.watch.indicators, self.gateway, self.gpu, self.watch.engine, self.daemon)
 
 
 @dataclass(slots=True)
@@ -102,8 +112,11 @@ def serve(settings: Settings) -> int:
         command = engine_command(settings)
         data_dir = DataDir(settings.data_dir)
         stack.callback(data_dir.close)
+        gateway, watched = _gateway(settings, command, blocks)
+        if gateway is not None:
+            stack.callback(gateway.bind().close)
         try:
-            asyncio.run(_live(settings, command, data_dir, blocks, readers, server))
+            asyncio.run(_live(settings, watched, gateway, data_dir, blocks, readers, server))
         except ConfigError:
             raise
         except Exception as failure:
@@ -115,7 +128,8 @@ def serve(settings: Settings) -> int:
 
 async def _live(
     settings: Settings,
-    command: EngineCommand | None,
+    watched: Watched,
+    gateway: Gateway | None,
     data_dir: DataDir,
     blocks: Blocks,
     readers: Readers,
@@ -146,23 +160,31 @@ async def _live(
             tokens_total=lambda: watch.indicators.output_tokens_total(),
         )
         watch = Watch(
-            Watched(settings.engine, command, settings.data_dir),
+            watched,
             blocks.watch,
             settings,
             session,
             gpu,
             landed=lambda row, now: monitor.landed(row, now),
+            in_flight=lambda: 0 if gateway is None else gateway.in_flight(ENGINE_NAME),
         )
         stack.callback(watch.scraper.close)
         watch.restore(saved)
         readers.watch = watch
         engine, indicators = watch.engine, watch.indicators
-        keeper = Keeper(data_dir, state, watch.parts())
+        parts = watch.parts()
+        if gateway is not None:
+            gateway.restore(saved)
+            parts += gateway.parts()
+        keeper = Keeper(data_dir, state, parts)
         readers.before_change = keeper.save
 
         def refresh(costly: bool) -> None:
             """For the store: what the blocks show at this moment, the costly figures now and then."""
             gpu.publish(now=time.monotonic(), scraped=False)
+            if gateway is not None:
+                gateway.recorder.interval(time.monotonic())
+                gateway.publish()
             if costly:
                 process.publish(now=time.monotonic())
                 server.publish(blocks.daemon)
@@ -182,6 +204,12 @@ async def _live(
         ]
         await server.start()
         stack.push_async_callback(server.stop)
+        if gateway is not None:
+            gateway.follow(ENGINE_NAME, engine.status)
+            engine.subscribe(lambda status: gateway.follow(ENGINE_NAME, status))
+            readers.before_render.append(gateway.publish)
+            await gateway.start()
+            stack.push_async_callback(gateway.stop, 0.0)
 
         # NumPy and the rules take their time: who scrapes is answered meanwhile.
         for module in ("exporter.monitor", "exporter.notifications"):
@@ -193,7 +221,7 @@ async def _live(
         instance = settings.rules.instance or urlsplit(server.url).netloc
         monitor = Monitor(
             settings,
-            (blocks.watch.indicators, blocks.gpu, blocks.watch.engine, blocks.daemon),
+            blocks.stored(),
             daemon=blocks.daemon,
             instance=instance,
             external_url=server.url,
@@ -215,8 +243,9 @@ async def _live(
         readers.before_render += [monitor.publish, notifications.publish]
 
         async def reload() -> Sequence[str]:
-            """Rules and receivers, each by itself; the mistakes in both."""
-            return [*(await monitor.reload()).problems, *await notifications.reload()]
+            """Rules, receivers and API keys, each by itself; the mistakes in all."""
+            keys = () if gateway is None else await gateway.reload()
+            return [*(await monitor.reload()).problems, *await notifications.reload(), *keys]
 
         await server.serve_api(
             daemon_api(
@@ -243,7 +272,7 @@ async def _live(
 
         stopping = settings.engine.drain_timeout + settings.engine.kill_timeout + STOP_MARGIN_SECONDS
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _stop, engine, number, notifier, stopping)
+            loop.add_signal_handler(number, _stop, engine, gateway, number, notifier, stopping)
             stack.callback(loop.remove_signal_handler, number)
 
         async with asyncio.TaskGroup() as tasks:
@@ -255,6 +284,8 @@ async def _live(
                 tasks.create_task(monitor.run(), name="rules"),
                 tasks.create_task(notifications.run(), name="notifications"),
             ]
+            if gateway is not None:
+                around.append(tasks.create_task(gateway.run(session), name="gateway"))
             loop.add_signal_handler(
                 signal.SIGHUP, lambda: tasks.create_task(_reload(reload, notifier), name="reload")
             )
@@ -264,6 +295,8 @@ async def _live(
             notifier.ready()
             await engine.run()
             notifier.stopping()
+            if gateway is not None:
+                await gateway.stop(settings.engine.drain_timeout)
             await notifications.stop()
             for task in around:
                 task.cancel()
@@ -282,6 +315,30 @@ async def _reload(reload: Callable[[], Awaitable[object]], notifier: Notifier) -
         log.exception("reload_failed", error=f"{type(error).__name__}: {error}")
     finally:
         notifier.ready()
+
+
+def _gateway(
+    settings: Settings, command: EngineCommand | None, blocks: Blocks
+) -> tuple[Gateway | None, Watched]:
+    """The gateway, where there is to be one, and what it means for the engine behind it. ConfigError where it cannot be."""
+    watched = Watched(settings.engine, command, settings.data_dir)
+    if settings.gateway.mode == "off" or (settings.gateway.mode == "auto" and command is None):
+        return None, watched
+    from exporter.engine import adoption
+    from exporter.gateway.address import Candidate, GatewayOff, plan
+    from exporter.gateway.gateway import Fronted, Gateway
+
+    kept_at = None if command is None else adoption.kept_at(settings.data_dir, command.identity)
+    place = plan(settings.gateway, [Candidate(ENGINE_NAME, command, kept_at)])
+    if isinstance(place, GatewayOff):
+        if place.reason:
+            log.warning("gateway_off", reason=place.reason)
+        return None, watched
+    base_url = command.base_url if command is not None else settings.engine.url
+    assert base_url is not None, "the command line asks for a command or an URL"
+    engine = Fronted(ENGINE_NAME, settings.engine, base_url, watched.key)
+    watched = replace(watched, moves=ENGINE_NAME in place.moves)
+    return Gateway(settings, place, [engine], blocks.gateway, blocks.daemon), watched
 
 
 def engine_command(settings: Settings) -> EngineCommand | None:
@@ -316,7 +373,9 @@ def _http_session() -> aiohttp.ClientSession:
     )
 
 
-def _stop(engine: Engine, number: int, notifier: Notifier, seconds: float) -> None:
+def _stop(engine: Engine, gateway: Gateway | None, number: int, notifier: Notifier, seconds: float) -> None:
+    if gateway is not None:
+        gateway.ends()
     engine.stop()
     notifier.stopping()
     notifier.extend_timeout(seconds)

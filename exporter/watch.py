@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ class Watched:
     settings: EngineSettings
     command: EngineCommand | None
     data_dir: Path
+    moves: bool = False
+    """Whether it gets a loopback port of its own, because the gateway has the one that its command names."""
 
     @property
     def key(self) -> SecretStr | None:
@@ -124,14 +126,10 @@ class Watch:
         )
 
     def _scraped(self, good: bool, _now: float) -> None:
-        from exporter.sli.indicators import Progress
-
         progress = None
         if good:
             seen, waiting = self.indicators.progress(), float(self._in_flight())
-            progress = (
-                Progress(seen.running, max(seen.waiting or 0.0, waiting), seen.counter) if waiting else seen
-            )
+            progress = replace(seen, waiting=max(seen.waiting or 0.0, waiting)) if waiting else seen
         self.engine.observe(progress, now=time.monotonic())
 
     def _engine(self, session: aiohttp.ClientSession, gpu: GpuSampler) -> Engine:
@@ -151,6 +149,7 @@ class Watch:
             options,
             command,
             data_dir=watched.data_dir,
+            moves=watched.moves,
             http=lambda: session,
             block=self.blocks.engine,
             recent_samples=self.indicators.recent_samples,

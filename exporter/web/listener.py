@@ -1,15 +1,13 @@
-"""Taking the port and the certificate, before anything else is started."""
+"""Taking the port, before anything else is started."""
 
 from __future__ import annotations
 
 import errno
 import socket
-import ssl
-from pathlib import Path
 
 from exporter.engine.process.ports import port_holder
 from exporter.errors import ConfigError
-from exporter.settings import WebSettings, parse_listen
+from exporter.settings import parse_listen
 from exporter.web.limits import BACKLOG, SEND_BUFFER_BYTES
 
 
@@ -75,46 +73,3 @@ def _explain(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return "no interface of this machine has this address (`ip address` lists them). Use one of them, or :PORT for all"
     return f"cannot listen: {error.strerror or error}"
-
-
-def tls_context(settings: WebSettings) -> ssl.SSLContext | None:
-    """The server's TLS context; None when none is configured. ConfigError names the file at fault."""
-    cert, key = settings.tls_cert_file, settings.tls_key_file
-    if cert is None or key is None:
-        return None
-    for option, path in (("tls_cert_file", cert), ("tls_key_file", key)):
-        _must_be_readable(option, path)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(cert, key, password=_no_passphrase)
-    except _PassphraseError as error:
-        raise ConfigError(
-            [f"web.tls_key_file {key}: the key has a passphrase; give one without (mode 0600)"]
-        ) from error
-    except ssl.SSLError as error:
-        if "KEY_VALUES_MISMATCH" in str(error):
-            problem = f"web.tls_key_file {key} is not the key of web.tls_cert_file {cert}"
-        else:
-            problem = (
-                f"web.tls_cert_file {cert} and web.tls_key_file {key}: not a PEM certificate chain and its PEM key "
-                f"({error.reason or error})"
-            )
-        raise ConfigError([problem]) from error
-    return context
-
-
-def _must_be_readable(option: str, path: Path) -> None:
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise ConfigError([f"web.{option} {path}: cannot be read: {error.strerror}"]) from error
-
-
-class _PassphraseError(Exception):
-    """OpenSSL asked for a passphrase; nobody sits at this terminal."""
-
-
-def _no_passphrase() -> str:
-    raise _PassphraseError

@@ -15,6 +15,7 @@ import structlog
 from exporter.exposition.block import Block
 from exporter.exposition.page import Page
 from exporter.settings import WebSettings
+from exporter.tls import server_context
 from exporter.web import listener
 from exporter.web.auth import BearerToken
 from exporter.web.connection import Connection, Face
@@ -62,7 +63,7 @@ class WebServer:
 
         Connections made from now on wait in the kernel until `start`.
         """
-        self._tls = listener.tls_context(self._settings)
+        self._tls = server_context(self._settings.tls_cert_file, self._settings.tls_key_file, section="web")
         self._socket = listener.bind(self._settings.listen)
         return self._socket
 

@@ -1,0 +1,226 @@
+"""The gateway's parts, put together: what the daemon starts, tells of its engines, shows, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from exporter.engine.status import EngineStatus
+from exporter.exposition.block import Block
+from exporter.gateway.address import GatewayOn, listen
+from exporter.gateway.admission.fleet import Backend, Fleet, Standing
+from exporter.gateway.admission.gate import Gate
+from exporter.gateway.admission.statuses import seen
+from exporter.gateway.keys.file import KeysFile
+from exporter.gateway.measuring.access_log import AccessLog
+from exporter.gateway.measuring.recorder import Recorder
+from exporter.gateway.models import Models, fetch_models
+from exporter.gateway.relay.server import Relay
+from exporter.gateway.routes import Routes
+from exporter.settings import EngineSettings, Settings
+from exporter.state import Part
+from exporter.tls import client_context, server_context
+
+if TYPE_CHECKING:
+    import aiohttp
+    from pydantic import SecretStr
+
+log = structlog.get_logger(__name__)
+
+FOLLOW_SECONDS = 1.0
+"""Time between two looks at the keys file, and at engines whose list of models is still to be asked for."""
+MODELS_SECONDS = 10.0
+"""Longest wait for an engine's list of models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fronted:
+    """An engine behind the gateway. `base_url`: where it is at first; `key`: what opens it, where it asks for one."""
+
+    name: str
+    settings: EngineSettings
+    base_url: str
+    key: SecretStr | None
+
+
+class Gateway:
+    """Clients in front, engines behind; event loop only.
+
+    `bind` takes the port before any engine is started. `indicators` and `daemon` are the blocks that it writes into.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        place: GatewayOn,
+        engines: Sequence[Fronted],
+        indicators: Block,
+        daemon: Block,
+    ) -> None:
+        """Raises ConfigError for a keys file or a certificate that cannot be read."""
+        self._options = options = settings.gateway
+        self._place = place
+        self._engines = {engine.name: engine for engine in engines}
+        self._keys = None if options.keys_file is None else KeysFile(options.keys_file)
+        self._tls = server_context(place.tls_cert_file, place.tls_key_file, section="gateway")
+        self._fleet = Fleet([_backend(engine) for engine in engines])
+        self._models = Models(
+            [engine.name for engine in engines], None if self._keys is None else self._keys.keys.named
+        )
+        self.recorder = Recorder(
+            indicators,
+            daemon,
+            settings.sli,
+            model_limit=settings.scrape.model_limit,
+            patience=options.patience,
+            ended=AccessLog(options.access_log).ended,
+        )
+        self._socket: socket.socket | None = None
+        self._gate: Gate
+        self._relay: Relay | None = None
+        self._hurry = asyncio.Event()
+        self._unlisted: set[str] = set()
+        self._addresses = {engine.name: engine.base_url for engine in engines}
+
+    def bind(self) -> socket.socket:
+        """Take the port; clients that connect from now on wait in the kernel. ConfigError says who has it."""
+        self._socket = listen(self._place.host, self._place.port)
+        return self._socket
+
+    @property
+    def url(self) -> str:
+        """Where clients come, an unspecified address as localhost."""
+        assert self._socket is not None, "bind() comes first"
+        host, port = self._socket.getsockname()[:2]
+        if host in ("::", "0.0.0.0"):  # noqa: S104
+            host = "localhost"
+        return f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def start(self) -> None:
+        """Answer from now on, be it that no engine is there yet."""
+        assert self._socket is not None, "bind() comes first"
+        loop = asyncio.get_running_loop()
+        self._gate = Gate(self._options, self._fleet, later=loop.call_later)
+        self._relay = Relay(
+            self._options,
+            routes=Routes(self._options.routes),
+            keys=None if self._keys is None else self._keys.keys,
+            gate=self._gate,
+            fleet=self._fleet,
+            recorder=self.recorder,
+            local=self._models.answer,
+        )
+        await self._relay.start([self._socket], self._tls)
+        log.info("gateway_listening", url=self.url, keys=None if self._keys is None else len(self._keys.keys))
+
+    async def run(self, session: aiohttp.ClientSession) -> None:
+        """Follow the keys file and ask engines for their models, until cancelled."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            if self._keys is not None:
+                await self._keys.follow()
+            for name in tuple(self._unlisted):
+                await self._learn(name, session)
+
+    def follow(self, name: str, status: EngineStatus) -> None:
+        """What is known of an engine now."""
+        found = seen(status)
+        self._addresses[name] = status.base_url
+        self._fleet.follow(
+            name,
+            standing=found.standing,
+            models=found.models,
+            load_stage=found.load_stage,
+            load_ratio=found.load_ratio,
+            address=_address(status.base_url),
+            now=time.monotonic(),
+        )
+        self.recorder.know(found.models)
+        if found.standing is Standing.READY:
+            self._unlisted.add(name)
+        elif found.standing is Standing.FAILED:
+            self._models.forget(name)
+
+    def in_flight(self, name: str) -> int:
+        """Requests of users that are at an engine now."""
+        return sum(backend.outstanding for backend in self._fleet.backends if backend.name == name)
+
+    def publish(self) -> None:
+        """Bring the blocks up to date."""
+        relay = self._relay
+        if relay is None:
+            return
+        self.recorder.publish(
+            connections=relay.connections,
+            running={backend.name: backend.outstanding for backend in self._fleet.backends},
+            queued=self._gate.queued,
+            takes=not self._gate.draining,
+        )
+
+    def parts(self) -> tuple[Part, ...]:
+        """What the next daemon goes on from."""
+        return (Part("gateway", self.recorder.state, lambda: self.recorder.version),)
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what the daemon before saved."""
+        self.recorder.restore(saved.get("gateway", {}))
+
+    def ends(self) -> None:
+        """The daemon stops: new requests are refused from now on, running ones go on. A second call waits for nothing."""
+        if self._relay is None:
+            return
+        if self._gate.draining:
+            self._hurry.set()
+        self._gate.draining = True
+
+    async def stop(self, timeout: float) -> None:  # noqa: ASYNC109  the deadline is the engine's own
+        """Let what runs finish, for so many seconds at most, and close every connection."""
+        if self._relay is None:
+            if self._socket is not None:
+                self._socket.close()
+            return
+        self._gate.draining = True
+        waits = [asyncio.create_task(work) for work in (self._relay.drain(timeout), self._hurry.wait())]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in waits:
+            task.cancel()
+        await self._relay.stop()
+
+    async def reload(self) -> Sequence[str]:
+        """Read the keys again; the mistakes in the file, and then nothing changed."""
+        return () if self._keys is None else await self._keys.reload()
+
+    async def _learn(self, name: str, session: aiohttp.ClientSession) -> None:
+        engine = self._engines[name]
+        document = await fetch_models(
+            session,
+            self._addresses[name],
+            engine.key,
+            timeout=MODELS_SECONDS,
+            tls_verify=engine.settings.tls_verify,
+        )
+        if document is None:
+            return
+        with contextlib.suppress(ValueError):
+            self.recorder.know(self._models.learn(name, document))
+            self._unlisted.discard(name)
+
+
+def _address(base_url: str) -> tuple[str, int]:
+    parts = urlsplit(base_url)
+    return parts.hostname or "127.0.0.1", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _backend(engine: Fronted) -> Backend:
+    host, port = _address(engine.base_url)
+    secure = urlsplit(engine.base_url).scheme == "https"
+    tls = client_context(verify=engine.settings.tls_verify) if secure else None
+    return Backend(engine.name, host, port, tls=tls, api_key=engine.key)

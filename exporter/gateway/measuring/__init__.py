@@ -1,0 +1,1 @@
+"""What clients saw, as series and as lines of the log."""

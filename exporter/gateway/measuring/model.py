@@ -1,0 +1,155 @@
+"""What clients saw of one model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exporter.exposition.block import Block
+from exporter.exposition.model import Family
+from exporter.gateway.measuring import families as g
+from exporter.gateway.measuring.distribution import Distribution
+from exporter.gateway.model import Exchange, Outcome
+from exporter.settings import SliSettings
+from exporter.sli import families as f
+
+SOURCE = "gateway"
+"""Label `source` of what the gateway measured."""
+FAILURES = frozenset(
+    {
+        Outcome.REJECTED,
+        Outcome.ENGINE_ERROR,
+        Outcome.ENGINE_UNREACHABLE,
+        Outcome.TIMEOUT,
+        Outcome.TRUNCATED,
+    }
+)
+"""Outcomes that are the service's fault; a client's mistakes and departures are not."""
+
+
+class ModelMeasures:
+    """Counters and distributions of one model; `observe_gap` and `end` are on the way of every request."""
+
+    __slots__ = (
+        "_abandoned",
+        "_block",
+        "_distributions",
+        "_errors_before",
+        "_output_before",
+        "_requests_before",
+        "_settings",
+        "duration",
+        "error_ratio",
+        "gaps",
+        "input_tokens",
+        "name",
+        "outcomes",
+        "output_tokens",
+        "queue",
+        "speed",
+        "ttft",
+    )
+
+    def __init__(self, name: str, block: Block, settings: SliSettings) -> None:
+        self.name = name
+        self._block = block
+        self._settings = settings
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.ttft = Distribution(settings.time_to_first_token_buckets)
+        self.gaps = Distribution(settings.inter_token_latency_buckets)
+        self.duration = Distribution(settings.request_duration_buckets)
+        self.queue = Distribution(settings.queue_duration_buckets)
+        self.speed = Distribution(settings.output_tokens_per_second_buckets)
+        self.error_ratio = Distribution(settings.error_ratio_buckets)
+        self._abandoned = 0.0
+        self._distributions: dict[Family, Distribution] = {
+            f.TIME_TO_FIRST_TOKEN: self.ttft,
+            f.INTER_TOKEN_LATENCY: self.gaps,
+            f.REQUEST_DURATION: self.duration,
+            f.QUEUE_DURATION: self.queue,
+            f.OUTPUT_TOKENS_PER_SECOND: self.speed,
+            f.ERROR_RATIO: self.error_ratio,
+        }
+        self._output_before = 0
+        self._requests_before = 0
+        self._errors_before = 0
+
+    def observe_gap(self, seconds: float) -> None:
+        """A content event came, so long after the one before: a token of output, seen while the request still runs."""
+        self.gaps.observe(seconds)
+        self.output_tokens += 1
+
+    def end(self, exchange: Exchange, ttft: float | None) -> None:
+        """A request is over. `ttft`: what it says of the time to first token, if anything."""
+        outcome = exchange.outcome
+        assert outcome is not None, "who ends a request says how it ended"
+        assert exchange.ended is not None, "who ends a request says when"
+        self.outcomes[outcome] += 1
+        if exchange.input_tokens:
+            self.input_tokens += exchange.input_tokens
+        # The engine's own count decides; the gaps were counted as they came.
+        seen = exchange.tokens_seen
+        output = seen if exchange.output_tokens is None else exchange.output_tokens
+        if output > (told := seen - 1 if seen else 0):
+            self.output_tokens += output - told
+        if ttft is not None:
+            self.ttft.observe(ttft)
+        waited = exchange.ended - exchange.began
+        if outcome is Outcome.SUCCESS:
+            self.duration.observe(waited)
+        elif outcome is Outcome.ABORTED and exchange.first_token is None:
+            self._abandoned += waited
+        if exchange.received is not None:
+            let_in = exchange.ended if exchange.sent_at is None else exchange.sent_at
+            self.queue.observe(let_in - exchange.received)
+
+    def interval(self, elapsed: float) -> None:
+        """A scrape interval of so many seconds is over: observe its speed and its share of errors; 0 where that is not known."""
+        failed = sum([self.outcomes[outcome] for outcome in FAILURES])
+        judged = failed + self.outcomes[Outcome.SUCCESS]
+        if judged > self._requests_before:
+            self.error_ratio.observe((failed - self._errors_before) / (judged - self._requests_before))
+        if elapsed > 0 and self.output_tokens > self._output_before:
+            self.speed.observe((self.output_tokens - self._output_before) / elapsed)
+        self._settle()
+
+    def show(self) -> None:
+        """Bring the block up to date."""
+        block, name = self._block, self.name
+        for outcome, count in self.outcomes.items():
+            block.counter(f.REQUESTS, name, SOURCE, outcome.value).set(count)
+        block.counter(f.TOKENS, name, SOURCE, "input").set(self.input_tokens)
+        block.counter(f.TOKENS, name, SOURCE, "output").set(self.output_tokens)
+        block.counter(g.ABANDONED, name).set(self._abandoned)
+        for family, distribution in self._distributions.items():
+            distribution.show(block.histogram(family, distribution.bounds, name, SOURCE))
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs, JSON-able."""
+        return {
+            "name": self.name,
+            "outcomes": {outcome.value: count for outcome, count in self.outcomes.items()},
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "abandoned": self._abandoned,
+            "distributions": {
+                family.name: distribution.state() for family, distribution in self._distributions.items()
+            },
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state. Raises KeyError, TypeError, ValueError or AttributeError for what no `state` said."""
+        self.outcomes = {outcome: int(state["outcomes"].get(outcome.value, 0)) for outcome in Outcome}
+        self.input_tokens = int(state["input_tokens"])
+        self.output_tokens = int(state["output_tokens"])
+        self._abandoned = float(state["abandoned"])
+        for family, distribution in self._distributions.items():
+            distribution.restore(state["distributions"][family.name])
+        self._settle()
+
+    def _settle(self) -> None:
+        """What the next interval counts from."""
+        self._errors_before = sum([self.outcomes[outcome] for outcome in FAILURES])
+        self._requests_before = self._errors_before + self.outcomes[Outcome.SUCCESS]
+        self._output_before = self.output_tokens

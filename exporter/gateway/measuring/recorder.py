@@ -1,0 +1,162 @@
+"""Every request that the gateway had, counted once: the series with `source="gateway"`, and what the gateway is at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import structlog
+
+from exporter.exposition.block import Block
+from exporter.gateway.measuring import families as g
+from exporter.gateway.measuring.key import KeyMeasures
+from exporter.gateway.measuring.model import ModelMeasures
+from exporter.gateway.model import Exchange
+from exporter.gateway.reading.outcome import counts_for_ttft
+from exporter.settings import SliSettings
+
+log = structlog.get_logger(__name__)
+
+KEY_SERIES_LIMIT = 1000
+"""Pairs of key and model with series of their own; what comes after counts under the key `other`."""
+_STATE_VERSION = 1
+
+
+class Recorder:
+    """Takes in the end of each request; event loop only. `block` holds the indicators, `daemon` what the gateway is at.
+
+    `model_limit` bounds the models with series of their own; further ones count under an empty name. `ended` is called
+    with each request that is over, when all is counted.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        daemon: Block,
+        settings: SliSettings,
+        *,
+        model_limit: int,
+        patience: float,
+        ended: Callable[[Exchange], None] = lambda exchange: None,
+    ) -> None:
+        self._block = block
+        self._daemon = daemon
+        self._settings = settings
+        self._model_limit = model_limit
+        self._patience = patience
+        self._ended = ended
+        self._models: dict[str, ModelMeasures] = {}
+        self._keys: dict[tuple[str, str], KeyMeasures] = {}
+        self._refusals: dict[str, int] = {}
+        self._retries = 0
+        self._version = 0
+        self._intervals_from: float | None = None
+        self.running = 0
+        """Requests that have begun and are not over, those that wait included."""
+
+    @property
+    def version(self) -> int:
+        """Rises whenever a total changes."""
+        return self._version
+
+    def know(self, models: Iterable[str]) -> None:
+        """Models that the engines list: their series stand at zero before the first request, so that a rate sees it."""
+        for name in models:
+            self._model(name)
+
+    def begin(self, exchange: Exchange) -> None:
+        """A request has come."""
+        if exchange.endpoint.counted:
+            self.running += 1
+
+    def gap(self, model: str) -> Callable[[float], None]:
+        """Where the gaps between a stream's tokens are counted: called with the seconds of each."""
+        return (self._models.get(model) or self._model(model)).observe_gap
+
+    def refused(self, reason: str) -> None:
+        """The gateway answered a request itself, with an error."""
+        self._refusals[reason] = self._refusals.get(reason, 0) + 1
+
+    def end(self, exchange: Exchange) -> None:
+        """A request is over: it has its outcome and its times, and changes no more."""
+        self._version += 1
+        if exchange.tries > 1:
+            self._retries += exchange.tries - 1
+        if exchange.endpoint.counted:
+            self.running -= 1
+            ttft = counts_for_ttft(exchange, self._patience)
+            (self._models.get(exchange.model) or self._model(exchange.model)).end(exchange, ttft)
+            if exchange.key is not None:
+                self._key(exchange.key, exchange.model).end(exchange, ttft)
+        self._ended(exchange)
+
+    def interval(self, now: float) -> None:
+        """A scrape interval is over; `now` in monotonic seconds."""
+        elapsed = 0.0 if self._intervals_from is None else now - self._intervals_from
+        self._intervals_from = now
+        self._version += 1
+        for model in self._models.values():
+            model.interval(elapsed)
+
+    def publish(self, *, connections: int, running: Mapping[str, int], queued: int, takes: bool) -> None:
+        """Bring the blocks up to date: the totals, and what the gateway is at. `running`: requests by engine."""
+        for model in self._models.values():
+            model.show()
+        for key in self._keys.values():
+            key.show(self._block)
+        daemon = self._daemon
+        for reason, count in self._refusals.items():
+            daemon.counter(g.REFUSALS, reason).set(count)
+        daemon.counter(g.RETRIES).set(self._retries)
+        daemon.gauge(g.UP).set(int(takes))
+        daemon.gauge(g.CONNECTIONS).set(connections)
+        daemon.gauge(g.QUEUED).set(queued)
+        for name, count in running.items():
+            daemon.gauge(g.RUNNING, name).set(count)
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs, JSON-able."""
+        return {
+            "version": _STATE_VERSION,
+            "models": [model.state() for model in self._models.values()],
+            "keys": [key.state() for key in self._keys.values()],
+            "refusals": dict(self._refusals),
+            "retries": self._retries,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state; an empty one is none, a broken one is left alone."""
+        if not state:
+            return
+        try:
+            if state["version"] != _STATE_VERSION:
+                raise ValueError(f"version {state['version']}, expected {_STATE_VERSION}")
+            models = {}
+            for entry in state["models"]:
+                model = models[entry["name"]] = ModelMeasures(str(entry["name"]), self._block, self._settings)
+                model.restore(entry)
+            keys = [KeyMeasures.restored(entry) for entry in state["keys"]]
+            refusals = {str(reason): int(count) for reason, count in state["refusals"].items()}
+            self._retries = int(state["retries"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            log.warning("gateway_state_unusable", error=f"{type(error).__name__}: {error}")
+            return
+        self._models = models
+        self._keys = {(key.key, key.model): key for key in keys}
+        self._refusals = refusals
+
+    def _model(self, name: str) -> ModelMeasures:
+        model = self._models.get(name)
+        if model is None:
+            if name and len(self._models) >= self._model_limit:
+                return self._model("")
+            model = self._models[name] = ModelMeasures(name, self._block, self._settings)
+        return model
+
+    def _key(self, key: str, model: str) -> KeyMeasures:
+        measures = self._keys.get((key, model))
+        if measures is None:
+            if len(self._keys) >= KEY_SERIES_LIMIT and key != "other":
+                return self._key("other", model)
+            measures = self._keys[key, model] = KeyMeasures(key, model)
+        return measures
