@@ -68,18 +68,10 @@ def decode_alert(text: str) -> Alert:
     return _alert(_decode(text))
 
 
-def encode_alerts(alerts: Collection[Alert], known: dict[int, str]) -> str | bytes:
-    """A notification's alerts, packed where they are many; `known` keeps the text of each, for where it occurs next."""
-    texts = _texts(alerts, known)
+def encode_alerts(alerts: Collection[Alert]) -> str | bytes:
+    """A notification's alerts, packed where they are many."""
+    texts = map(encode_alert, alerts)
     return f"[{','.join(texts)}]" if len(alerts) < PACKED_FROM else _packed(texts)
-
-
-def _texts(alerts: Collection[Alert], known: dict[int, str]) -> Iterator[str]:
-    for alert in alerts:
-        text = known.get(id(alert))
-        if text is None:
-            text = known[id(alert)] = encode_alert(alert)
-        yield text
 
 
 def _packed(texts: Iterator[str]) -> bytes:

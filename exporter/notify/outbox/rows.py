@@ -28,6 +28,9 @@ from exporter.storage.archive_file import FileError, transaction
 Step = tuple[str, Iterable[tuple[Any, ...]]]
 """A statement, and the rows that it is for, to be gone through once."""
 
+Packed = dict[int, bytes]
+"""Lists of alerts as they are written, by identity: of a storm, several endpoints are told with the same list."""
+
 _TABLES = ("notification", "log", "alert", "silence", "endpoint", "hash_key", "next")
 _NEW = "INSERT OR REPLACE INTO notification VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _Thing = TypeVar("_Thing")
@@ -48,35 +51,35 @@ def write(connection: sqlite3.Connection, steps: Iterable[Step]) -> None:
 
 def changes(deltas: Iterable[Delta]) -> list[Step]:
     """Several deltas, one after another."""
-    known: dict[int, str] = {}
-    return [step for delta in deltas for step in _changes(delta, known)]
+    packed: Packed = {}
+    return [step for delta in deltas for step in _changes(delta, packed)]
 
 
 def anew(kept: Kept) -> list[Step]:
     """Everything, in the place of what the file holds."""
-    known: dict[int, str] = {}
+    packed: Packed = {}
     saved = kept.saved()
     return [
         *((f"DELETE FROM {table}", [()]) for table in _TABLES),  # noqa: S608 - our own names
         (
             _NEW,
             _rows(
-                saved.pending, lambda one: _row(one, known, kept.identity, tried=kept.tried.get(one.number))
+                saved.pending, lambda one: _row(one, packed, kept.identity, tried=kept.tried.get(one.number))
             ),
         ),
-        (_NEW, _rows(saved.dead, lambda one: _row(one.notification, known, kept.identity, dead=one))),
+        (_NEW, _rows(saved.dead, lambda one: _row(one.notification, packed, kept.identity, dead=one))),
         _put_log(saved.log),
-        _put_alerts(saved.alerts, known),
+        _put_alerts(saved.alerts),
         _put_silences(saved.silences),
         *_put_identities(kept.identities),
         ("INSERT INTO next VALUES (1, ?)", _rows((saved.next_number,), lambda one: (one,))),
     ]
 
 
-def _changes(delta: Delta, known: dict[int, str]) -> list[Step]:
+def _changes(delta: Delta, packed: Packed) -> list[Step]:
     change = delta.change
     stamps = dict(delta.stamps)
-    steps: list[Step] = [(_NEW, _rows(change.notifications, lambda one: _row(one, known, stamps)))]
+    steps: list[Step] = [(_NEW, _rows(change.notifications, lambda one: _row(one, packed, stamps)))]
     if change.notifications:
         number = max(one.number for one in change.notifications) + 1
         steps.append(
@@ -94,7 +97,7 @@ def _changes(delta: Delta, known: dict[int, str]) -> list[Step]:
             "DELETE FROM log WHERE group_key = ? AND receiver = ? AND integration = ?",
             _rows(change.gone_log, tuple),
         ),
-        _put_alerts(change.alerts, known),
+        _put_alerts(change.alerts),
         ("DELETE FROM alert WHERE fingerprint = ?", _rows(change.gone, lambda one: (_signed(one),))),
         _put_silences(change.silences),
         ("DELETE FROM silence WHERE id = ?", _rows(change.expired_silences, lambda one: (one,))),
@@ -139,14 +142,9 @@ def _put_identities(identities: Identities) -> list[Step]:
     ]
 
 
-def _put_alerts(alerts: Iterable[Alert], known: dict[int, str]) -> Step:
-    """After the notifications that tell of them, which have made their texts `known`; nobody needs those any more."""
-
-    def row(alert: Alert) -> tuple[Any, ...]:
-        text = known.pop(id(alert), None)
-        return _signed(alert.fingerprint), encode_alert(alert) if text is None else text
-
-    return "INSERT OR REPLACE INTO alert VALUES (?, ?)", _rows(alerts, row)
+def _put_alerts(alerts: Iterable[Alert]) -> Step:
+    rows = _rows(alerts, lambda one: (_signed(one.fingerprint), encode_alert(one)))
+    return "INSERT OR REPLACE INTO alert VALUES (?, ?)", rows
 
 
 def _rows(things: Iterable[_Thing], encode: Callable[[_Thing], tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -181,7 +179,7 @@ def _check(row: tuple[Any, ...]) -> None:
 
 def _row(
     notification: Notification,
-    known: dict[int, str],
+    packed: Packed,
     identity: Mapping[int, str],
     *,
     tried: Tried | None = None,
@@ -199,9 +197,16 @@ def _row(
         0 if last is None else last.attempts,
         None if last is None else encode_outcome(last.outcome),
         None if dead is None else dead.at,
-        encode_alerts(notification.alerts, known),
+        _alerts(notification.alerts, packed),
         identity.get(notification.number, ""),
     )
+
+
+def _alerts(alerts: tuple[Alert, ...], packed: Packed) -> str | bytes:
+    text = packed.get(id(alerts)) or encode_alerts(alerts)
+    if isinstance(text, bytes):
+        packed[id(alerts)] = text
+    return text
 
 
 def _signed(fingerprint: int) -> int:
