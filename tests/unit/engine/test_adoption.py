@@ -138,6 +138,41 @@ def test_another_command_is_told_apart(engine: subprocess.Popen[bytes]) -> None:
     assert adoption.examine(record_for(engine.pid), (*ARGV, "--port", "1")) is Found.OTHER_COMMAND
 
 
+def test_an_engine_on_a_port_of_the_daemons_choice_needs_a_gateway_before_it(
+    engine: subprocess.Popen[bytes],
+) -> None:
+    record = replace(record_for(engine.pid), moved=True, base_url="http://127.0.0.1:45678")
+    assert adoption.examine(record, ARGV, behind_gateway=True) is Found.RUNNING
+    assert adoption.examine(record, ARGV) is Found.OUT_OF_REACH
+    assert adoption.examine(record, ("other",)) is Found.OTHER_COMMAND
+    assert adoption.examine(record_for(engine.pid), ARGV, behind_gateway=True) is Found.RUNNING
+
+
+def test_where_an_engine_was_kept_is_known_before_it_is_adopted(
+    engine: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    record = record_for(engine.pid)
+    assert adoption.kept_at(tmp_path, ARGV) is None
+    adoption.save(tmp_path, record)
+    assert adoption.kept_at(tmp_path, ARGV) == "http://127.0.0.1:8000"
+    assert adoption.kept_at(tmp_path, ("other",)) is None
+    adoption.save(tmp_path, replace(record, moved=True))
+    assert adoption.kept_at(tmp_path, ARGV) is None
+    adoption.save(tmp_path, replace(record, kept=False))
+    assert adoption.kept_at(tmp_path, ARGV) is None
+    adoption.save(tmp_path, replace(record, boot_id="another"))
+    assert adoption.kept_at(tmp_path, ARGV) is None
+
+
+def test_a_recorded_engines_processes_are_told_from_strangers(engine: subprocess.Popen[bytes]) -> None:
+    record = record_for(engine.pid)
+    stranger = identify(os.getpid())
+    assert stranger is not None
+    assert adoption.is_of(record, record.id)
+    assert not adoption.is_of(record, stranger)
+    assert not adoption.is_of(replace(record, boot_id="another"), record.id)
+
+
 def test_a_pid_used_again_another_boot_and_a_dead_engine_are_not_the_engine(
     engine: subprocess.Popen[bytes],
 ) -> None:
