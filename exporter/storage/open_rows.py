@@ -9,7 +9,9 @@ from exporter.storage.bits import ABSENT
 from exporter.storage.columns import Columns
 from exporter.storage.segment import Segment
 
-_FEWEST_ROWS = 16
+_FIRST_ROWS = 2, 16
+_FIRST_VALUES = 1 << 16
+"""Room that new open rows begin with: so many rows, of very many series fewer."""
 _NO_COLUMNS = Columns(np.zeros(0, np.int32))
 
 
@@ -45,7 +47,7 @@ class OpenRows:
         self.live, self.previous, self.counters = live, previous, counters
         self.steady = bool(len(live)) and bool(live.all())
         """Whether the last row has a sample of every series."""
-        self.values: F64 = np.empty((min(limit, _FEWEST_ROWS), self.width))
+        self.values: F64 = np.empty((_first_rows(limit, self.width), self.width))
 
     @classmethod
     def empty(cls, first: int, limit: int) -> OpenRows:
@@ -72,7 +74,8 @@ class OpenRows:
         """Add columns, absent in the rows so far."""
         width = self.width + len(slots)
         if width > self.values.shape[1]:
-            self._resize(len(self.values), width if not self.rows else max(width, width + width // 4))
+            rows = len(self.values) if self.rows else _first_rows(self.limit, width)
+            self._resize(rows, width if not self.rows else max(width, width + width // 4))
         self.values[: self.rows, self.width : width] = ABSENT
         self.columns = self.columns.with_more(slots)
         self.live = np.concatenate([self.live, np.zeros(len(slots), np.bool_)])
@@ -89,3 +92,8 @@ class OpenRows:
         values = np.empty((rows, width))
         values[: self.rows, : self.width] = self.values[: self.rows, : self.width]
         self.values = values
+
+
+def _first_rows(limit: int, width: int) -> int:
+    fewest, most = _FIRST_ROWS
+    return min(limit, max(fewest, min(most, _FIRST_VALUES // max(1, width))))
