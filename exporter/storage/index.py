@@ -83,6 +83,7 @@ class Index:
 
     def add(self, stream: Stream, labels: Sequence[Labels], slots: Sequence[int]) -> None:
         """Take up series of a stream."""
+        numbers, taken = [], []
         with self._lock:
             self._streams[stream.number] = stream
             for one, slot in zip(labels, slots, strict=True):
@@ -92,9 +93,12 @@ class Index:
                     self._stream_of[number] = _SHARED
                 else:
                     number = self._new(one)
-                    self._stream_of[number], self._slot_of[number] = stream.number, slot
+                    numbers.append(number)
+                    taken.append(slot)
                     self._post(one, number)
                 self._changed(one)
+            self._make_room()
+            self._stream_of[numbers], self._slot_of[numbers] = stream.number, taken
 
     def remove(self, stream: Stream, labels: Iterable[Labels]) -> None:
         """Forget series of a stream that have no samples any more."""
@@ -187,11 +191,16 @@ class Index:
         else:
             number = len(self._labels)
             self._labels.append(labels)
-            if number == len(self._stream_of):
-                self._stream_of = np.concatenate([self._stream_of, self._stream_of])
-                self._slot_of = np.concatenate([self._slot_of, self._slot_of])
         self._numbers[labels] = number
         return number
+
+    def _make_room(self) -> None:
+        """A place in the arrays for every number."""
+        more = len(self._labels) - len(self._stream_of)
+        if more > 0:
+            spare = np.zeros(max(more, len(self._stream_of)), np.int32)
+            self._stream_of = np.concatenate([self._stream_of, spare])
+            self._slot_of = np.concatenate([self._slot_of, spare])
 
     def _post(self, labels: Labels, number: int) -> None:
         self._pairs += len(labels)
