@@ -19,6 +19,7 @@ from exporter.gateway.relay.heads import (
     RequestHead,
     bad_request,
     read_request_head,
+    recognise,
 )
 from exporter.gateway.relay.passage import Passage
 
@@ -54,10 +55,9 @@ class ClientConnection(asyncio.Protocol):
         "_blocked_since",
         "_body",
         "_buffered",
-        "_complete",
         "_forwarded",
+        "_head",
         "_heard",
-        "_parser",
         "_parts",
         "_paused",
         "_phase",
@@ -81,8 +81,8 @@ class ClientConnection(asyncio.Protocol):
         self.due = 0.0
         """When the sweep is to look at it."""
         self._phase = IDLE
-        self._parser: httptools.HttpRequestParser | None = None
-        self._complete = False
+        self._head: RequestHead | None = None
+        """The last one, which will most likely come again."""
         self._ahead = b""
         self._parts: bytearray | None = None
         self._body: Body | None = None
@@ -109,7 +109,6 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or was sent away."""
         self._phase = LINGER
-        self._parser = None
         self._ahead = b""
         self._drop_body()
         passage = self.passage
@@ -122,19 +121,17 @@ class ClientConnection(asyncio.Protocol):
         """A client that says no more has left: a server of language models has no use for one that only listens."""
         return False
 
-    def on_message_complete(self) -> None:
-        """llhttp has seen the end of a request."""
-        self._complete = True
-
     def data_received(self, data: bytes) -> None:
         """Go on with what the connection is at."""
         phase = self._phase
         if phase == IDLE:
-            end = data.find(HEAD_END)
-            if end > 0:
-                self._begin(data, end + 4, self.relay.clock())
-            else:
-                self._gather(data)
+            head = self._head
+            if head is not None:
+                end, length = recognise(data, head.before, head.after)
+                if end:
+                    self._read(head, length, data, end, self.relay.clock())
+                    return
+            self._begin(data, self.relay.clock())
         elif phase == ANSWER:
             self._ahead += data
             if len(self._ahead) > _AHEAD:
@@ -166,10 +163,8 @@ class ClientConnection(asyncio.Protocol):
         """A head that comes in pieces."""
         now = self.relay.clock()
         if self._phase == IDLE:
-            if self._parts is None:
-                data = data.lstrip(b"\r\n")  # RFC 9112 2.2: empty lines before a request are to be ignored
-                if not data:
-                    return
+            if not data:
+                return
             self._phase = HEAD
             self._heard = now
             self.due = min(self.due, now + self.relay.settings.head_timeout)
@@ -183,87 +178,79 @@ class ClientConnection(asyncio.Protocol):
         if end >= 0:
             self._parts = None
             self._phase = IDLE
-            self._begin(bytes(parts), end + 4, self._heard)
+            self._begin(bytes(parts), self._heard)
         elif len(parts) > self.relay.settings.head_limit:
             self._turn_away(_TOO_LONG, now)
         elif not parts[:1].isalpha():
             self._turn_away(bad_request("This is no HTTP request."), now)
 
-    def _begin(self, data: bytes, end: int, now: float) -> None:
-        """A head is whole; `data` begins with it, `end` is where it ends."""
-        relay = self.relay
-        relay.idle.pop(self, None)
+    def _begin(self, data: bytes, now: float) -> None:
+        """A head that is not the last one again; `data` begins with it."""
         if data[0] <= 13:
-            stripped = data.lstrip(b"\r\n")
-            end -= len(data) - len(stripped)
-            data = stripped
+            data = data.lstrip(b"\r\n")  # RFC 9112 2.2: empty lines before a request are to be ignored
+        end = data.find(HEAD_END) + 4
+        if end < 4:
+            self._gather(data)
+            return
         raw = data[:end]
-        parser = self._parser
-        if parser is None:
-            parser = self._parser = httptools.HttpRequestParser(self)
-        self._complete = False
-        if end > relay.settings.head_limit or raw.count(b"\n") > MAX_FIELDS + 2:
+        if end > self.relay.settings.head_limit or raw.count(b"\n") > MAX_FIELDS + 2:
             self._turn_away(_TOO_LONG, now)
             return
         try:
-            parser.feed_data(raw)
-        except httptools.HttpParserUpgrade:
-            self._parser = None  # Nothing is upgraded: a request like any other.
-        except httptools.HttpParserError as error:
-            self._turn_away(bad_request(f"The request's head is not valid HTTP: {error}."), now)
-            return
-        try:
-            head = read_request_head(raw)
+            head = self._head = read_request_head(raw)
         except BadHeadError as bad:
             self._turn_away(bad.refusal, now)
             return
+        head.found = self.relay.routes.find(head.method, head.target)
+        self._read(head, head.length, data, end, now)
+
+    def _read(self, head: RequestHead, length: int | None, data: bytes, end: int, now: float) -> None:
+        """A head has been read. `length`: as it says this time; `end`: where it ends in `data`."""
+        relay = self.relay
+        relay.idle.pop(self, None)
         self.keep_alive = head.keep_alive
-        method = head.method.decode()
-        request_id = head.request_id
-        if request_id is None:
+        given_id = head.request_id
+        if given_id is None:
             name = f"{getrandbits(128):032x}"
             id_line = b"X-Request-Id: %b\r\n" % name.encode()
         else:
-            name = request_id[:_ID_LIMIT].decode("latin-1")
-            id_line = b"X-Request-Id: %b\r\n" % request_id
-        found = relay.routes.find(method, head.target.decode("latin-1"))
-        if type(found) is Refusal:
-            exchange = Exchange(_NO_ENDPOINT, method, name, self.address, now)
-            refusal: Refusal | None = found
+            name = given_id[:_ID_LIMIT].decode("latin-1")
+            id_line = b"X-Request-Id: %b\r\n" % given_id
+        found = head.found
+        refusal: Refusal | None
+        if type(found) is Endpoint:
+            exchange = Exchange(found, head.method, name, self.address, now)
+            passage = self.passage = Passage(self, head, length, exchange, id_line)
+            relay.recorder.begin(exchange)
+            refusal = self._check(passage, length or 0)
         else:
-            exchange = Exchange(found, method, name, self.address, now)  # type: ignore[arg-type]
-            refusal = None
-        relay.recorder.begin(exchange)
-        passage = self.passage = Passage(self, head, exchange, id_line)
-        if refusal is None:
-            refusal = self._check(passage)
-        length = head.length or 0
-        exchange.request_bytes = end
-        if refusal is None and len(data) - end >= length and not head.chunked:
-            # The whole request has come at once, as it nearly always does.
-            self._phase = ANSWER
-            self.due = now + relay.settings.read_timeout
-            if length:
-                passage.body = body = data[end:] if len(data) == end + length else data[end : end + length]
-                exchange.request_bytes += length
-                relay.held_bytes += length
-                if self._parser is not None:
-                    parser.feed_data(body)
-            if not self._complete and self._parser is not None:
-                self._turn_away_now(passage, bad_request("The request does not end where its length says."))
-                return
-            if len(data) > end + length:
-                self._ahead = data[end + length :]
-            passage.admit(now)
+            exchange = Exchange(_NO_ENDPOINT, head.method, name, self.address, now)
+            passage = self.passage = Passage(self, head, length, exchange, id_line)
+            relay.recorder.begin(exchange)
+            refusal = found  # type: ignore[assignment]
+        size = len(data)
+        whole = end if length is None else end + length
+        if refusal is not None or size < whole or head.chunked:
+            exchange.request_bytes = end
+            self._begin_body(passage, data[end:], refusal, now)
             return
-        self._begin_body(passage, data[end:], refusal, now)
+        # The whole request has come at once, as it nearly always does.
+        self._phase = ANSWER
+        self.due = now + relay.settings.read_timeout
+        exchange.request_bytes = whole
+        if size > whole:
+            self._ahead = data[whole:]
+        if length:
+            passage.body = data[end:whole]
+            relay.held_bytes += length
+        passage.admit(now)
 
-    def _check(self, passage: Passage) -> Refusal | None:
+    def _check(self, passage: Passage, length: int) -> Refusal | None:
         """What can be said from the head alone."""
         relay = self.relay
         exchange = passage.exchange
         head = passage.head
-        if head.length is not None and head.length > relay.settings.body_limit:
+        if length > relay.settings.body_limit:
             return _too_large(relay.settings.body_limit)
         if head.priority is not None:
             exchange.asked_priority = asked_priority(head.priority)
@@ -282,13 +269,12 @@ class ClientConnection(asyncio.Protocol):
         """A body that has not come with its head, or comes in chunks; or a refusal, whatever has come."""
         head = passage.head
         relay = self.relay
-        self._parser = None
         self._heard = now
         self.due = now + relay.settings.body_timeout
-        body = self._body = ChunkedBody() if head.chunked else SizedBody(head.length or 0)
+        body = self._body = ChunkedBody() if head.chunked else SizedBody(passage.length or 0)
         self.upload_complete = body.complete
         if refusal is not None:
-            if not head.chunked and len(data) >= (head.length or 0):
+            if not head.chunked and len(data) >= (passage.length or 0):
                 body.feed(data)
                 self._ahead = body.ahead
                 self.upload_complete = True
@@ -296,7 +282,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if (
             passage.exchange.endpoint.dialect is Dialect.OPAQUE
-            or (head.length or 0) > relay.settings.peek_limit
+            or (passage.length or 0) > relay.settings.peek_limit
         ):
             self._begin_upload(passage, b"", now)
         else:
@@ -425,7 +411,7 @@ class ClientConnection(asyncio.Protocol):
         relay.recorder.begin(exchange)
         self._parts = None
         passage = self.passage = Passage(
-            self, RequestHead(b""), exchange, b"X-Request-Id: %b\r\n" % name.encode()
+            self, RequestHead(b""), None, exchange, b"X-Request-Id: %b\r\n" % name.encode()
         )
         self.upload_complete = False
         passage.refuse(refusal)

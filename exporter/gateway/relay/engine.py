@@ -7,31 +7,32 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from exporter.gateway.relay.heads import HEAD_END, read_answer_head
+from exporter.gateway.relay.bodies import ChunkedBody
+from exporter.gateway.relay.heads import HEAD_END, read_answer_head, recognise
 
 if TYPE_CHECKING:
+    from exporter.gateway.relay.heads import AnswerHead
     from exporter.gateway.relay.passage import Passage
     from exporter.gateway.relay.pool import Pool
 
 _HEAD_LIMIT: Final = 256 << 10
 """Longest head of an answer, in bytes; no engine sends one of a hundredth of that."""
+_UNTIL_CLOSE: Final = 1 << 62
+"""Bytes missing of a body that ends with its connection."""
 
 
 class EngineConnection(asyncio.Protocol):
     """A connection to an engine, idle in its pool or carrying the request of one passage."""
 
     __slots__ = (
-        "_begun",
-        "_ended",
+        "_chunks",
         "_head_read",
         "_head_so_far",
-        "_parser",
-        "_pieces",
+        "_missing",
         "answered",
         "closed",
         "idle_since",
         "keep_alive",
-        "on_body",
         "passage",
         "pool",
         "reused",
@@ -50,21 +51,10 @@ class EngineConnection(asyncio.Protocol):
         """Whether a byte of the answer has come."""
         self.keep_alive = True
         self.idle_since = 0.0
-        self._pieces: list[bytes] = []
-        self.on_body = self._pieces.append
-        self._parser: httptools.HttpResponseParser | None = None
         self._head_so_far = b""
         self._head_read = False
-        self._begun = 0
-        self._ended = 0
-
-    def on_message_begin(self) -> None:
-        """An answer begins; a second one, but for an interim one before it, was not asked for."""
-        self._begun += 1
-
-    def on_message_complete(self) -> None:
-        """An answer, perhaps an interim one, is whole."""
-        self._ended += 1
+        self._chunks: ChunkedBody | None = None
+        self._missing = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport over."""
@@ -74,9 +64,6 @@ class EngineConnection(asyncio.Protocol):
         """Send a request, or its beginning; its answer goes to `passage`."""
         self.passage = passage
         self.answered = self._head_read = False
-        self._begun = self._ended = 0
-        if self._parser is None:
-            self._parser = httptools.HttpResponseParser(self)
         self.transport.write(data)
 
     def abort(self) -> None:
@@ -91,62 +78,77 @@ class EngineConnection(asyncio.Protocol):
         if passage is None:
             self.abort()  # Nothing was asked on an idle connection: what else would it answer wrongly?
             return
-        self.answered = True
-        try:
-            self._parser.feed_data(data)  # type: ignore[union-attr]
-        except httptools.HttpParserError as error:
-            passage.answer_broke(str(error))
-            return
         if not self._head_read:
+            self.answered = True
             rest = self._read_head(passage, data)
             if rest is None:
                 return
             data = rest
-        pieces = self._pieces
-        if len(pieces) == 1:
-            body = pieces[0]
-            pieces.clear()
-        elif pieces:
-            body = b"".join(pieces)
-            pieces.clear()
-        else:
-            body = b""
-        ended = self._ended > 0
-        if ended and self._begun > 1:
-            passage.answer_broke("bytes after the end of the answer")
+        chunks = self._chunks
+        if chunks is None:
+            missing = self._missing = self._missing - len(data)
+            if missing < 0:
+                passage.answer_broke("bytes after the end of the answer")
+            else:
+                passage.answer_came(data, data, missing == 0)
             return
-        passage.answer_came(data, body, ended)
+        try:
+            body = chunks.feed(data)
+        except httptools.HttpParserError as error:
+            passage.answer_broke(str(error))
+            return
+        if chunks.overrun:
+            passage.answer_broke("bytes after the end of the answer")
+        else:
+            passage.answer_came(data, body, chunks.complete)
 
     def _read_head(self, passage: Passage, data: bytes) -> bytes | None:
         """Pass the answer's head on once it is whole; the bytes after it, or None where there is nothing more to do now."""
-        if self._head_so_far:
+        pool = self.pool
+        head = pool.last_head
+        if head is not None and not self._head_so_far:
+            end, length = recognise(data, head.before, head.after)
+        else:
             data = self._head_so_far + data
-        while True:
-            end = data.find(HEAD_END)
-            if end < 0:
-                if len(data) > _HEAD_LIMIT:
-                    passage.answer_broke("the head of the answer is too long")
-                self._head_so_far = data
+            end = 0
+        if end == 0 or head is None:
+            try:
+                while True:
+                    end = data.find(HEAD_END) + 4
+                    if end < 4:
+                        self._head_so_far = data
+                        if len(data) > _HEAD_LIMIT:
+                            passage.answer_broke("the head of the answer is too long")
+                        return None
+                    head = read_answer_head(data[:end])
+                    if head.status >= 200:
+                        break
+                    # An interim answer: we told the client ourselves to go on, and hints about a page are for browsers.
+                    data = data[end:]
+            except httptools.HttpParserError as error:
+                passage.answer_broke(str(error))
                 return None
-            head = read_answer_head(data[: end + 4])
-            data = data[end + 4 :]
-            if head.status >= 200:
-                break
-            # An interim answer: the client was told to go on by us, and has no use for hints about a page.
-            self._begun -= 1
-            self._ended -= 1
-        self._head_so_far = b""
+            self._head_so_far = b""
+            pool.last_head = head
+            length = head.length
         self._head_read = True
-        self.keep_alive = head.keep_alive and (head.chunked or head.length is not None or head.bodiless)
-        if passage.answer_began(head):
-            # HEAD: llhttp would wait for the body that the head announces, so this parser is done.
-            self._parser = None
-            self._pieces.clear()
-            self._begun = self._ended = 1
-            if data:
-                passage.answer_broke("a body in the answer to HEAD")
-                return None
-        return data
+        self._begin_body(passage, head, length)
+        passage.answer_began(head, data[:end], length)
+        return data[end:]
+
+    def _begin_body(self, passage: Passage, head: AnswerHead, length: int | None) -> None:
+        """How the end of the body will be known, RFC 9112 6.3."""
+        self._chunks = None
+        self.keep_alive = head.keep_alive
+        if passage.exchange.method == "HEAD" or head.bodiless:
+            self._missing = 0
+        elif head.chunked:
+            self._chunks = ChunkedBody()
+        elif length is not None:
+            self._missing = length
+        else:
+            self._missing = _UNTIL_CLOSE
+            self.keep_alive = False
 
     def eof_received(self) -> bool:
         """The engine closes: the end of an answer without a length, else too early."""
@@ -157,7 +159,6 @@ class EngineConnection(asyncio.Protocol):
         self.closed = True
         passage = self.passage
         self.passage = None
-        self._parser = None
         if passage is not None:
             passage.engine_left(self, exc)
         else:

@@ -3,6 +3,9 @@
 A head is never taken apart into all its headers and put together again: the dozen that matter to a proxy are found by one pass
 of one pattern over the lowered head, and the lines that may not go on are cut out. What llhttp has let through has no bare CR or
 LF, no folded line and no space before a colon, so that `CRLF name:` is a header's beginning and nothing else.
+
+Who asks twice over one connection sends the same head twice, but for the digits of its length, and an engine answers alike. So
+the last head is kept with what was found in it (`before`, `after`): to see that it has come again takes two comparisons of bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from exporter.gateway.model import Outcome, Refusal
+import httptools
+
+from exporter.gateway.model import Endpoint, Outcome, Refusal
 
 HEAD_END: Final = b"\r\n\r\n"
 MAX_FIELDS: Final = 128
@@ -37,6 +42,8 @@ _ONE_HOP: Final = frozenset(
     )
 )
 """Headers between two neighbours, RFC 9110 7.6.1; `Expect` is answered here."""
+_LENGTH_DIGITS: Final = 16
+"""Digits of a length that is recognised, and the CR after it: ten petabytes."""
 _NEVER_NAMED: Final = frozenset((b"host", b"content-length", b"close", b"keep-alive", b""))
 """What `Connection` cannot have taken out: without it the request would mean something else."""
 _ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#@]+)((?:/[^#]*)?)")
@@ -61,22 +68,25 @@ class RequestHead:
 
     __slots__ = (
         "absolute",
+        "after",
         "api_key",
         "api_key_at",
         "authorization",
         "authorization_at",
+        "before",
         "chunked",
         "cuts",
         "expect",
         "forwarded_for",
         "forwarded_proto",
+        "found",
         "host",
         "keep_alive",
         "length",
         "length_at",
         "method",
         "modern",
-        "path",
+        "onward",
         "priority",
         "raw",
         "request_id",
@@ -89,10 +99,17 @@ class RequestHead:
         """The head with its empty line."""
         self.start = 0
         """Where the request line's CRLF stands."""
-        self.method = b""
-        self.target = b""
+        self.method = ""
+        self.target = ""
         """In origin form, with the query."""
-        self.path = ""
+        self.found: Endpoint | Refusal | None = None
+        """Where it leads, once that was looked up."""
+        self.before = b""
+        self.after = b""
+        """What stands before and after the digits of `Content-Length`, where the head may be recognised when it comes again;
+        all in `before` where it has no length."""
+        self.onward: bytes | None = None
+        """What goes on to an engine of it and for it, but for the lines that change from request to request."""
         self.modern = True
         """HTTP/1.1."""
         self.keep_alive = True
@@ -123,8 +140,21 @@ class RequestHead:
             self.cuts.append((start, end))
 
 
+class _Nobody:
+    """llhttp tells it nothing: a callback costs more than all the parsing."""
+
+
+_NOBODY: Final = _Nobody()
+
+
 def read_request_head(raw: bytes) -> RequestHead:
-    """Find what matters in a head that llhttp has let through; raises `BadHeadError` for what it should not have."""
+    """Find what matters in a whole head; raises `BadHeadError` for one that no proxy may pass on."""
+    try:
+        httptools.HttpRequestParser(_NOBODY).feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass  # Nothing is upgraded: it is answered like any other request.
+    except httptools.HttpParserError as error:
+        raise BadHeadError(bad_request(f"The request's head is not valid HTTP: {error}.")) from None
     head = RequestHead(raw)
     start = head.start = raw.find(b"\r\n")
     try:
@@ -139,23 +169,44 @@ def read_request_head(raw: bytes) -> RequestHead:
         head.modern = head.keep_alive = False
     if method not in _METHODS:
         raise BadHeadError(bad_request("The method is not known.", status=501, code="method_unknown"))
-    head.method = method
+    head.method = method.decode()
     if target[:1] != b"/":
         target = _origin_form(head, method, target)
-    head.target = target
     if b"#" in target:
         raise BadHeadError(bad_request("The request target has a fragment."))
-    try:
-        head.path = target.partition(b"?")[0].decode("ascii")
-    except UnicodeDecodeError:
-        raise BadHeadError(bad_request("The request target has characters beyond ASCII.")) from None
+    head.target = target.decode("latin-1")
     for match in _REQUEST_FIELDS.finditer(raw.lower(), start):
         _note_request_field(head, match)
     if head.host is None and head.modern:
         raise BadHeadError(bad_request("The request has no Host header."))
     if head.chunked and not head.modern:
         raise BadHeadError(bad_request("HTTP/1.0 has no Transfer-Encoding."))
+    if not head.chunked and not head.expect:
+        head.before, head.after = _around_length(raw, head.length_at)
     return head
+
+
+def _around_length(raw: bytes, span: tuple[int, int]) -> tuple[bytes, bytes]:
+    """The head before and after the digits of its length; all and nothing where it has none, or not digits to the line's end."""
+    start, end = span
+    if end == 0:
+        return raw, b""
+    digits = raw[start:end].rpartition(b" ")[2]
+    return (raw[: end - len(digits)], raw[end:]) if digits.isdigit() else (b"", b"")
+
+
+def recognise(data: bytes, before: bytes, after: bytes) -> tuple[int, int | None]:
+    """Whether `data` begins with the head that has `before` and `after`: where it ends, 0 if it does not, and the length in it."""
+    if not before or not data.startswith(before):
+        return 0, None
+    start = len(before)
+    if not after:
+        return start, None
+    end = data.find(b"\r", start, start + _LENGTH_DIGITS)
+    digits = data[start:end]
+    if end < 0 or not digits.isdigit() or not data.startswith(after, end):
+        return 0, None
+    return end + len(after), int(digits)
 
 
 def _origin_form(head: RequestHead, method: bytes, target: bytes) -> bytes:
@@ -255,52 +306,34 @@ def cut_out(raw: bytes, start: int, end: int, cuts: list[tuple[int, int]]) -> by
     return b"".join(pieces)
 
 
-def request_head(
-    head: RequestHead,
-    *,
-    length: int | None,
-    chunked: bool,
-    extra: bytes,
-    host: bytes,
-    credentials: bytes | None,
-) -> bytes:
-    """The head that goes to the engine.
+def onward_head(head: RequestHead, forwarded: bytes, *, own_credentials: bool) -> bytes:
+    """What goes to an engine of a head, without its end: no length, for that is ours to tell, and none of the lines for one hop.
 
-    `length`: of the body as it is sent, None where there is none or its length is not known. `extra`: further lines, each with its
-    CRLF. `host`: for a client of HTTP/1.0 that sent none. `credentials`: `Authorization` of the engine, which takes the place of
-    the client's; None passes that on.
+    `forwarded`: the lines about who asks. `own_credentials`: clients' keys end here, and the engine has its own.
     """
     raw = head.raw
-    cuts = head.cuts
-    if length != head.length or credentials is not None:
-        cuts = [] if cuts is None else cuts.copy()
-        if length != head.length:
-            if head.length is not None:
-                cuts.append(head.length_at)
-            if length is not None:
-                extra += b"Content-Length: %d\r\n" % length
-        if credentials is not None:
-            cuts += [head.authorization_at, head.api_key_at]
-            extra += b"Authorization: %b\r\n" % credentials
-    if chunked:
-        extra += b"Transfer-Encoding: chunked\r\n"
+    cuts = [] if head.cuts is None else head.cuts.copy()
+    if head.length is not None:
+        cuts.append(head.length_at)
+    if own_credentials:
+        cuts += [span for span in (head.authorization_at, head.api_key_at) if span[1]]
     end = len(raw) - 2
     if head.modern and head.absolute is None:
-        if cuts is None:
-            return raw[:end] + extra + b"\r\n"
-        return cut_out(raw, 0, end, cuts) + extra + b"\r\n"
+        return cut_out(raw, 0, end, cuts) + forwarded
+    line = b"%b %b HTTP/1.1" % (head.method.encode(), head.target.encode("latin-1"))
     if head.absolute is not None:
-        extra += b"Host: %b\r\n" % head.absolute
+        forwarded += b"Host: %b\r\n" % head.absolute
     elif head.host is None:
-        extra += b"Host: %b\r\n" % host
-    line = b"%b %b HTTP/1.1" % (head.method, head.target)
-    return line + cut_out(raw, head.start, end, cuts or []) + extra + b"\r\n"
+        forwarded += b"Host: localhost\r\n"
+    return line + cut_out(raw, head.start, end, cuts) + forwarded
 
 
 class AnswerHead:
     """An answer's head, as far as a proxy has to know it."""
 
     __slots__ = (
+        "after",
+        "before",
         "chunked",
         "chunked_at",
         "cuts",
@@ -330,6 +363,8 @@ class AnswerHead:
         self.encoded = False
         """Compressed: what stands in it cannot be read."""
         self.request_id = False
+        self.before = b""
+        self.after = b""
         self.cuts: list[tuple[int, int]] | None = None
 
     @property
@@ -339,12 +374,14 @@ class AnswerHead:
 
 
 def read_answer_head(raw: bytes) -> AnswerHead:
-    """Find what matters in an answer's head that llhttp has let through."""
+    """Find what matters in a whole head; raises `httptools.HttpParserError` for one that is not valid."""
+    httptools.HttpResponseParser(_NOBODY).feed_data(raw)
     head = AnswerHead(raw)
     start = head.start = raw.find(b"\r\n")
     if raw[:9] != b"HTTP/1.1 ":
         head.modern = head.keep_alive = False
     head.status = int(raw[9:12])
+    length_at = (0, 0)
     for match in _ANSWER_FIELDS.finditer(raw.lower(), start):
         name, value = match.groups()
         if name == b"content-type":
@@ -352,6 +389,7 @@ def read_answer_head(raw: bytes) -> AnswerHead:
             head.json = value.startswith(b"application/json")
         elif name == b"content-length":
             head.length = int(value)
+            length_at = match.span()
         elif name == b"x-request-id":
             head.request_id = True
         elif name == b"content-encoding":
@@ -365,6 +403,8 @@ def read_answer_head(raw: bytes) -> AnswerHead:
             head.cuts.append(match.span())
             if name == b"connection":
                 _note_answer_connection(head, value)
+    if head.cuts is None:
+        head.before, head.after = _around_length(raw, length_at)
     return head
 
 
@@ -377,9 +417,10 @@ def _note_answer_connection(head: AnswerHead, value: bytes) -> None:
             head.keep_alive = True
 
 
-def answer_head(head: AnswerHead, *, chunked: bool, extra: bytes) -> bytes:
-    """The head that goes to the client, in HTTP/1.1; `chunked` says whether its body goes in chunks, `extra` holds further lines."""
-    raw = head.raw
+def answer_head(head: AnswerHead, raw: bytes, *, chunked: bool, extra: bytes) -> bytes:
+    """The head that goes to the client, in HTTP/1.1. `raw`: as it came this time; `chunked`: whether its body goes in chunks;
+    `extra`: further lines.
+    """
     end = len(raw) - 2
     cuts = head.cuts
     if chunked is not head.chunked:
@@ -389,6 +430,6 @@ def answer_head(head: AnswerHead, *, chunked: bool, extra: bytes) -> bytes:
             cuts = [head.chunked_at] if cuts is None else [*cuts, head.chunked_at]
     if head.modern:
         if cuts is None:
-            return raw[:end] + extra + b"\r\n"
+            return b"%b%b\r\n" % (raw[:end], extra)
         return cut_out(raw, 0, end, cuts) + extra + b"\r\n"
     return b"HTTP/1.1" + cut_out(raw, 8, end, cuts or []) + extra + b"\r\n"

@@ -10,7 +10,7 @@ from exporter.gateway.reading.events import EventReader
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.request import read_request, with_usage
 from exporter.gateway.relay.answers import LAST_CHUNK, chunk, error_event, refusal_answer, whole_answer
-from exporter.gateway.relay.heads import AnswerHead, RequestHead, answer_head, request_head
+from exporter.gateway.relay.heads import AnswerHead, RequestHead, answer_head, onward_head
 
 if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend
@@ -76,6 +76,7 @@ class Passage:
         "heard",
         "id_line",
         "keeps",
+        "length",
         "limits",
         "over",
         "pending",
@@ -83,10 +84,17 @@ class Passage:
     )
 
     def __init__(
-        self, client: ClientConnection, head: RequestHead, exchange: Exchange, id_line: bytes
+        self,
+        client: ClientConnection,
+        head: RequestHead,
+        length: int | None,
+        exchange: Exchange,
+        id_line: bytes,
     ) -> None:
         self.client = client
         self.head = head
+        self.length = length
+        """As the client's head said this time."""
         self.exchange = exchange
         self.id_line = id_line
         self.limits: Limits | None = None
@@ -125,7 +133,7 @@ class Passage:
         endpoint = exchange.endpoint
         dialect = endpoint.dialect
         if not endpoint.counted:
-            own = relay.local(exchange, self.head.target.decode("latin-1"))
+            own = relay.local(exchange, self.head.target)
             if own is not None:
                 self._answer_locally(own)
                 return
@@ -205,27 +213,31 @@ class Passage:
             exchange.sent_at = now
         head = self.head
         client = self.client
+        relay = client.relay
+        onward = head.onward
+        if onward is None:
+            onward = head.onward = onward_head(
+                head, client.forwarded(head), own_credentials=relay.keys is not None
+            )
+        if relay.keys is not None:
+            onward += relay.credentials(engine.pool.backend)
+        if head.request_id is None:
+            onward += self.id_line
         body = self.body
-        streams = body is None
-        raw = request_head(
-            head,
-            length=head.length if streams else (len(body) if body or head.length is not None else None),  # type: ignore[arg-type]
-            chunked=streams and head.length is None,
-            extra=self.id_line + client.forwarded(head)
-            if head.request_id is None
-            else client.forwarded(head),
-            host=b"localhost",
-            credentials=client.relay.credentials(engine.pool.backend),
-        )
-        if streams:
-            engine.carry(self, raw)
+        if body:
+            engine.carry(self, b"%bContent-Length: %d\r\n\r\n%b" % (onward, len(body), body))
+        elif body is not None:
+            engine.carry(self, onward + (b"\r\n" if self.length is None else b"Content-Length: 0\r\n\r\n"))
+        else:
+            if self.length is None:
+                engine.carry(self, onward + b"Transfer-Encoding: chunked\r\n\r\n")
+            else:
+                engine.carry(self, b"%bContent-Length: %d\r\n\r\n" % (onward, self.length))
             client.upload_goes(self)
             pending = self.pending
             self.pending = []
             for piece, trailers in pending:
                 self.upload(piece, trailers)
-        else:
-            engine.carry(self, raw + body if body else raw)  # type: ignore[operator]
 
     def upload(self, piece: bytes, trailers: bytes | None) -> None:
         """Send a piece of a streamed body on; `trailers` is None until its end."""
@@ -233,7 +245,7 @@ class Passage:
         if engine is None:
             self.pending.append((piece, trailers))
             return
-        if self.head.length is None:
+        if self.length is None:
             piece = chunk(piece)
             if trailers is not None:
                 piece += b"0\r\n%b\r\n" % trailers
@@ -243,8 +255,8 @@ class Passage:
 
     # The answer
 
-    def answer_began(self, head: AnswerHead) -> bool:
-        """The engine's head is whole; whether the answer has no body although its head may speak of one (HEAD)."""
+    def answer_began(self, head: AnswerHead, raw: bytes, length: int | None) -> None:
+        """The engine's head is whole. `raw`, `length`: as they are this time, for `head` may be of an answer like this one."""
         exchange = self.exchange
         client = self.client
         request = self.head
@@ -254,7 +266,7 @@ class Passage:
         if dialect is not Dialect.OPAQUE and status < 400 and not head.encoded:
             if head.event_stream:
                 exchange.stream = True
-                hides = self._asked_usage and head.length is None
+                hides = self._asked_usage and length is None
                 relay = client.relay
                 self._events = EventReader(
                     exchange,
@@ -264,10 +276,10 @@ class Passage:
                 )
             elif head.json:
                 self._reader = AnswerReader(exchange)
-        to_head = request.method == b"HEAD"
-        self._to_close = not head.chunked and head.length is None and not head.bodiless
+        bodiless = head.bodiless or exchange.method == "HEAD"
+        self._to_close = not head.chunked and length is None and not bodiless
         chunked = head.chunked
-        if to_head or head.bodiless or head.length is not None:
+        if length is not None or bodiless:
             self._mode = _BARE
         elif not request.modern:
             self._mode = _BARE
@@ -283,10 +295,9 @@ class Passage:
             extra += b"Connection: close\r\n"
         elif not request.modern:
             extra += b"Connection: keep-alive\r\n"
-        self._head_out = answer_head(head, chunked=chunked, extra=extra)
-        if head.length is None or head.length > _HEAD_WAITS:
+        self._head_out = answer_head(head, raw, chunked=chunked, extra=extra)
+        if length is not None and length > _HEAD_WAITS:
             self._send_head()
-        return to_head
 
     def _send_head(self) -> None:
         head = self._head_out

@@ -11,6 +11,7 @@ from exporter.gateway.relay.engine import EngineConnection
 
 if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend
+    from exporter.gateway.relay.heads import AnswerHead
 
 KEEP_IDLE: Final = 4.0
 """Seconds that an idle connection is kept: uvicorn, as vLLM runs it, closes it after 5.
@@ -22,11 +23,13 @@ Connected = Callable[[EngineConnection | OSError], None]
 class Pool:
     """The idle connections to one engine, the last used first, so that those too many grow old and go."""
 
-    __slots__ = ("_connecting", "_loop", "_timeout", "backend", "idle")
+    __slots__ = ("_connecting", "_loop", "_timeout", "backend", "idle", "last_head")
 
     def __init__(self, backend: Backend, *, connect_timeout: float, loop: asyncio.AbstractEventLoop) -> None:
         self.backend = backend
         self.idle: list[EngineConnection] = []
+        self.last_head: AnswerHead | None = None
+        """Of the last answer: an engine's heads differ by the second."""
         self._timeout = connect_timeout
         self._loop = loop
         self._connecting: set[asyncio.Task[None]] = set()

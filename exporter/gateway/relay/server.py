@@ -144,11 +144,11 @@ class Relay:
             self._pools.append(pool)
         return pool
 
-    def credentials(self, backend: Backend) -> bytes | None:
-        """`Authorization` of an engine, where clients' keys are checked here and mean nothing to it."""
-        if self.keys is None or backend.api_key is None:
-            return None
-        return b"Bearer " + backend.api_key.get_secret_value().encode()
+    def credentials(self, backend: Backend) -> bytes:
+        """The `Authorization` line of an engine that wants one, where clients' keys are checked here and mean nothing to it."""
+        if backend.api_key is None:
+            return b""
+        return b"Authorization: Bearer %b\r\n" % backend.api_key.get_secret_value().encode()
 
     def _look_after(self) -> None:
         now = self.now = self.clock()
