@@ -78,7 +78,8 @@ def blocks(draw: st.DrawFn) -> bytes:
     return draw(st.binary(max_size=12))
 
 
-streams = st.lists(blocks(), max_size=9).map(b"".join)
+blocks_of_a_stream = st.lists(blocks(), max_size=9)
+streams = blocks_of_a_stream.map(b"".join)
 
 
 def read(parts: list[bytes], dialect: Dialect, hide: bool) -> tuple[object, ...]:
@@ -117,11 +118,34 @@ def _small_limits() -> Any:
         yield
 
 
-@given(streams, st.lists(st.integers(0, 10_000), max_size=20), st.sampled_from(DIALECTS), st.booleans())
-def test_any_cut_gives_the_same_result(stream: bytes, at: list[int], dialect: Dialect, hide: bool) -> None:
+@given(
+    blocks_of_a_stream,
+    st.lists(st.integers(0, 10_000), max_size=20),
+    st.sampled_from(DIALECTS),
+    st.booleans(),
+)
+def test_any_cut_gives_the_same_result(
+    parts: list[bytes], at: list[int], dialect: Dialect, hide: bool
+) -> None:
+    stream = b"".join(parts)
     whole = read([stream], dialect, hide)
+    assert read(parts, dialect, hide) == whole
     assert read(cut(stream, at), dialect, hide) == whole
     assert read([stream[i : i + 1] for i in range(len(stream))], dialect, hide) == whole
+
+
+@given(
+    st.lists(blocks(), min_size=1, max_size=4),
+    st.lists(blocks(), min_size=1, max_size=2),
+    st.sampled_from([Dialect.CHAT, Dialect.RESPONSES]),
+    st.booleans(),
+)
+def test_an_event_begun_and_one_that_comes_whole_stay_apart(
+    before: list[bytes], after: list[bytes], dialect: Dialect, hide: bool
+) -> None:
+    """The quick way for a whole event is not for one that lands in the middle of another, or behind a held one."""
+    parts = [*before, b'data: {"choices":[{"index":0,', *after, b"id: 1\n", *after, *after]
+    assert read(parts, dialect, hide) == read([b"".join(parts)], dialect, hide)
 
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=20), st.sampled_from(DIALECTS))
