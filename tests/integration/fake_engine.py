@@ -121,7 +121,7 @@ def main() -> None:
     try:
         server = ThreadingHTTPServer((options.host, options.port), Handler)
     except OSError as error:
-        print(error, file=sys.stderr, flush=True)
+        print(f"OSError: {error}", file=sys.stderr, flush=True)
         os._exit(1)
     server.daemon_threads = True
     if options.exit_after is not None:

@@ -38,6 +38,7 @@ class Parts:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers: list[Any] = []
+        self.asked: list[str] = []
         self.target = FakeTarget()
         self.block = Block()
         self.passthrough = PassThroughBlock()
@@ -56,7 +57,8 @@ class Parts:
         )
         self.page = Page([self.passthrough, self.block])
 
-        async def fetch(*_args: object, **_options: object) -> FetchedPage:
+        async def fetch(*args: object, **_options: object) -> FetchedPage:
+            self.asked.append(str(args[1]))
             answer = self.answers.pop(0)
             if callable(answer):
                 answer = answer()
@@ -90,6 +92,15 @@ async def test_a_good_page_shows_the_engines_series_and_the_derived_ones_togethe
     assert "vllm_exporter_scrape_samples 427" in text
     assert "_created" not in text
     assert parts.heard == [True]
+
+
+async def test_an_engine_that_listens_elsewhere_is_asked_there_over_a_connection_of_its_own(parts: Parts):
+    await parts.play(CAPTURE, CAPTURE)
+    before = parts.scraper._connection
+    parts.target.metrics_url = URL("http://127.0.0.1:2/metrics")
+    await parts.play(CAPTURE)
+    assert parts.asked == ["http://127.0.0.1:1/metrics"] * 2 + ["http://127.0.0.1:2/metrics"]
+    assert parts.scraper._connection is not before
 
 
 async def test_after_a_failed_scrape_nothing_lingers_at_its_last_value(parts: Parts):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pydantic import SecretStr
 
@@ -49,3 +51,11 @@ def test_an_engine_is_down_when_it_was_ready_and_does_not_serve_unless_it_was_as
 def test_the_key_goes_into_the_request():
     assert target("attached", "ready").headers == {"Authorization": "Bearer k"}
     assert str(target("attached", "ready").metrics_url) == "http://127.0.0.1:8000/metrics"
+
+
+def test_an_engine_that_listens_elsewhere_is_asked_there():
+    asked = target("supervised", "ready")
+    before = asked.metrics_url
+    assert asked.metrics_url is before
+    asked._engine.status = replace(asked._engine.status, base_url="http://127.0.0.1:45678")  # type: ignore[misc]
+    assert str(asked.metrics_url) == "http://127.0.0.1:45678/metrics"

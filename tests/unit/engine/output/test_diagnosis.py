@@ -131,6 +131,13 @@ def test_a_port_that_is_free_again_is_worth_another_try() -> None:
     assert (failure.reason, failure.retryable) == ("port_in_use", True)
 
 
+def test_a_port_that_the_daemon_chose_is_never_the_users_to_free() -> None:
+    output = (CAPTURES / "port-taken.log").read_bytes()
+    failure = failure_of(output, 1, Context(port=45678, port_held_by="process 3", port_is_ours=True))
+    assert (failure.reason, failure.retryable) == ("port_in_use", True)
+    assert failure.line.startswith("port 45678, which the daemon had chosen for it, was taken")
+
+
 @pytest.mark.parametrize(
     ("code", "reason", "retryable"),
     [
