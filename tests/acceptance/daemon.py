@@ -112,7 +112,9 @@ class Daemon:
         return {family.name: family for family in parse(self.get(Accept=accept))}
 
     def value(self, name: str, **labels: str) -> float | None:
-        """The sum of the matching series; None when there is none, or no answer."""
+        """The sum of the matching series; None when there is none, or no answer. Indicators are the engine's unless told."""
+        if name.startswith("vllm_slo_") and not name.startswith("vllm_slo_probe_"):
+            labels.setdefault("source", "engine")
         try:
             families = self.families()
         except OSError:

@@ -90,6 +90,8 @@ def test_a_killed_daemon_that_keeps_its_engine_finds_it_again_with_all_its_total
         "keep",
         "--set",
         "gpu.source=off",
+        "--set",
+        "gateway.mode=off",
         *QUICK,
         *simulator(port, "--engine-processes", "1"),
     )
