@@ -32,6 +32,7 @@ class Load(NamedTuple):
     rate: int = 0
     pause: float = 0.0
     body: int = 0
+    traced: int = 0
     seconds: float = 1.0
     """As a multiple of `--seconds`."""
 
@@ -50,6 +51,9 @@ LOADS: dict[str, tuple[Load, tuple[Line, ...]]] = {
         Load(clients=32, warm_up=0.5),
         (Line("CPU µs a request", "cpu_request", 1.5), Line("requests a second", "requests"), Line("whole answer p50, µs", "whole_p50"),
          Line("whole answer p99, µs", "whole_p99")),
+    ),
+    "a short request with a traceparent of its own": (
+        Load(clients=32, warm_up=0.5, traced=1), (Line("CPU µs a request", "cpu_request", 1.5),),
     ),
     "a prompt of 100 kB": (Load(clients=8, warm_up=0.5, body=100_000), (Line("CPU µs a request", "cpu_request"),)),
     "streams one after another, 1 client": (
@@ -87,7 +91,7 @@ def measure(
     command = [
         str(folder / "load"),
         *map(str, (proxy.port, load.clients, load.warm_up, seconds * load.seconds, load.tokens, load.rate)),
-        *map(str, (load.pause, load.body)),
+        *map(str, (load.pause, load.body, load.traced)),
     ]
     with on_cores(command, cores, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,10 +1,11 @@
 /* Clients of an OpenAI API over keep-alive HTTP/1.1, one epoll loop; every answer is checked from its first byte to its last.
  *
- *   load PORT CLIENTS WARM_UP SECONDS TOKENS RATE PAUSE [BODY_BYTES]
+ *   load PORT CLIENTS WARM_UP SECONDS TOKENS RATE PAUSE BODY_BYTES TRACED
  *
  * Each client asks, reads the whole answer, and asks again on the same connection. TOKENS 0: short answers that are not
  * streamed; else streams of so many tokens, which the mock engine paces at RATE a second (0: as fast as they are read).
- * PAUSE: seconds at most, at random and the same in each run, between an answer and the next question. Prints `begin`
+ * BODY_BYTES more stand in the prompt, and up to 1,000 besides: no two requests in a row are of one length. TRACED 1: each
+ * has a traceparent of its own. PAUSE: seconds at most, at random and the same in each run, between an answer and the next question. Prints `begin`
  * after WARM_UP seconds and, SECONDS later, one line of JSON: what ended, and what arrived, in between. TTFT is from
  * the write of the request to the first event that has content, in microseconds.
  */
@@ -25,7 +26,7 @@
 #include <unistd.h>
 
 enum framing { HEAD, LENGTH, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, LAST };
-enum { HEAD_LIMIT = 16384, EVENT_LIMIT = 65536, SAMPLES = 1 << 23 };
+enum { HEAD_LIMIT = 16384, EVENT_LIMIT = 65536, SAMPLES = 1 << 23, VARIANTS = 16 };
 
 struct client {
     int fd, number;
@@ -43,8 +44,8 @@ static int count, queue, port, ramp;
 static long want_tokens, requests, tokens, answers_wrong, reconnected;
 static int64_t pause_ns;
 static bool measuring;
-static char *request;
-static size_t request_size;
+static struct { char *bytes, *trace; size_t size; } requests_made[VARIANTS];
+static uint64_t asked_so_far;
 static uint32_t *ttft, *whole;
 static long ttfts, wholes;
 static uint64_t random_state = 88172645463325252ULL;
@@ -79,8 +80,10 @@ static void ask(struct client *c) {
     c->tokens = c->events = 0;
     c->done = c->waits = false;
     c->first = 0;
+    char *request = requests_made[asked_so_far % VARIANTS].bytes, *trace = requests_made[asked_so_far % VARIANTS].trace;
+    size_t sent = 0, request_size = requests_made[asked_so_far++ % VARIANTS].size;
+    for (int i = 0; trace && i < 16; i++) trace[i] = "0123456789abcdef"[asked_so_far * 0x9e3779b97f4a7c15ULL >> 4 * i & 15];
     c->asked = now_ns();
-    size_t sent = 0;
     while (sent < request_size) {
         ssize_t n = send(c->fd, request + sent, request_size - sent, MSG_NOSIGNAL);
         if (n < 0) return; /* what comes, or does not, tells */
@@ -242,7 +245,8 @@ static void quantiles(const char *name, uint32_t *found, long size) {
     else printf(", \"%s\": null", name);
 }
 
-static void make_request(long rate, long padding) {
+static void make_request(int number, long rate, long padding, bool traced) {
+    padding += number * 977 % 1000;
     char *text = malloc(padding + 1024), head[2048];
     int size = sprintf(text,
         "{\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful assistant.\"},{\"role\":\"user\",\"content\":\"Tell me a story about an engine. ");
@@ -256,16 +260,19 @@ static void make_request(long rate, long padding) {
         "Accept: application/json\r\nContent-Type: application/json\r\nUser-Agent: OpenAI/Python 2.8.1\r\nX-Stainless-Lang: python\r\n"
         "X-Stainless-Package-Version: 2.8.1\r\nX-Stainless-OS: Linux\r\nX-Stainless-Arch: x64\r\nX-Stainless-Runtime: CPython\r\n"
         "X-Stainless-Runtime-Version: 3.11.7\r\nAuthorization: Bearer sk-bench-0123456789abcdef0123456789abcdef\r\nX-Stainless-Async: false\r\n"
-        "x-stainless-retry-count: 0\r\nx-stainless-read-timeout: 600\r\nContent-Length: %d\r\n\r\n", port, size);
-    request = malloc(head_size + size);
-    memcpy(request, head, head_size);
-    memcpy(request + head_size, text, size);
-    request_size = head_size + size;
+        "x-stainless-retry-count: 0\r\nx-stainless-read-timeout: 600\r\n%sContent-Length: %d\r\n\r\n", port,
+        traced ? "traceparent: 00-4bf92f3577b34da60000000000000000-00f067aa0ba902b7-01\r\n" : "", size);
+    char *bytes = malloc(head_size + size);
+    memcpy(bytes, head, head_size);
+    memcpy(bytes + head_size, text, size);
+    requests_made[number].bytes = bytes;
+    requests_made[number].size = head_size + size;
+    requests_made[number].trace = traced ? (char *)memmem(bytes, head_size, "traceparent: ", 13) + 32 : NULL;
     free(text);
 }
 
 int main(int arguments, char **argument) {
-    if (arguments < 8) return 2;
+    if (arguments != 10) return 2;
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     port = atoi(argument[1]);
     count = atoi(argument[2]);
@@ -273,7 +280,7 @@ int main(int arguments, char **argument) {
     want_tokens = atol(argument[5]);
     long rate = atol(argument[6]);
     pause_ns = atof(argument[7]) * 1e9;
-    make_request(rate, arguments > 8 ? atol(argument[8]) : 0);
+    for (int i = 0; i < VARIANTS; i++) make_request(i, rate, atol(argument[8]), atoi(argument[9]));
     clients = calloc(count, sizeof *clients);
     ttft = malloc(SAMPLES * sizeof *ttft);
     whole = malloc(SAMPLES * sizeof *whole);
