@@ -75,6 +75,7 @@ class Recorder:
 
     def refused(self, reason: str) -> None:
         """The gateway answered a request itself, with an error."""
+        self._version += 1
         self._refusals[reason] = self._refusals.get(reason, 0) + 1
 
     def end(self, exchange: Exchange) -> None:
