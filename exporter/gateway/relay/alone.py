@@ -11,6 +11,7 @@ from collections.abc import Callable
 from exporter.gateway.admission.fleet import Backend, Fleet, Standing
 from exporter.gateway.admission.gate import Gate
 from exporter.gateway.model import Exchange
+from exporter.gateway.relay.polling import new_event_loop
 from exporter.gateway.relay.server import Relay
 from exporter.gateway.routes import Routes
 from exporter.settings.gateway import GatewaySettings
@@ -49,4 +50,5 @@ async def main(port: int, upstream: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from exporter.gateway.relay.engine import EngineConnection
+from exporter.gateway.relay.polling import Poller
+from exporter.gateway.relay.sockets import connect
 
 if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend
@@ -23,15 +25,23 @@ Connected = Callable[[EngineConnection | OSError], None]
 class Pool:
     """The idle connections to one engine, the last used first, so that those too many grow old and go."""
 
-    __slots__ = ("_connecting", "_loop", "_timeout", "backend", "idle", "last_head")
+    __slots__ = ("_connecting", "_loop", "_poller", "_timeout", "backend", "idle", "last_head")
 
-    def __init__(self, backend: Backend, *, connect_timeout: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        connect_timeout: float,
+        loop: asyncio.AbstractEventLoop,
+        poller: Poller | None,
+    ) -> None:
         self.backend = backend
         self.idle: list[EngineConnection] = []
         self.last_head: AnswerHead | None = None
         """Of the last answer: an engine's heads differ by the second."""
         self._timeout = connect_timeout
         self._loop = loop
+        self._poller = poller
         self._connecting: set[asyncio.Task[None]] = set()
 
     def take(self) -> EngineConnection | None:
@@ -66,9 +76,15 @@ class Pool:
         backend = self.backend
         try:
             async with asyncio.timeout(self._timeout):
-                _, connection = await self._loop.create_connection(
-                    functools.partial(EngineConnection, self), backend.host, backend.port, ssl=backend.tls
-                )
+                connection: EngineConnection
+                if self._poller is not None and backend.tls is None:
+                    connection = await connect(
+                        self._poller, backend.host, backend.port, functools.partial(EngineConnection, self)
+                    )
+                else:
+                    _, connection = await self._loop.create_connection(
+                        functools.partial(EngineConnection, self), backend.host, backend.port, ssl=backend.tls
+                    )
         except OSError as error:  # TimeoutError is one
             connected(error)
             return

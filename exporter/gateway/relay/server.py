@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import select
 import socket
 import ssl
 import time
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from exporter.gateway.model import Exchange, Refusal
 from exporter.gateway.relay.client import ClientConnection
+from exporter.gateway.relay.polling import Poller
 from exporter.gateway.relay.pool import Pool
+from exporter.gateway.relay.sockets import SocketTransport
 
 if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend, Fleet
@@ -72,6 +75,8 @@ class Relay:
         self._connections: set[ClientConnection] = set()
         self._pools: list[Pool] = []
         self._servers: list[asyncio.Server] = []
+        self._listeners: list[socket.socket] = []
+        self._poller: Poller | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
 
@@ -88,7 +93,14 @@ class Relay:
     async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
         """Accept clients on listening sockets."""
         self.loop = asyncio.get_running_loop()
+        if hasattr(select, "epoll"):
+            self._poller = Poller(self.loop)
         for listener in sockets:
+            if tls is None and self._poller is not None:
+                listener.listen(_BACKLOG)
+                self._poller.listen(listener, self._accept)
+                self._listeners.append(listener)
+                continue
             server = await self.loop.create_server(
                 functools.partial(ClientConnection, self), sock=listener, ssl=tls, backlog=_BACKLOG
             )
@@ -112,12 +124,23 @@ class Relay:
             self._sweep.cancel()
         for server in self._servers:
             server.close()
+        for listener in self._listeners:
+            if self._poller is not None:
+                self._poller.ignore(listener.fileno())
+            listener.close()
         for connection in list(self._connections):
             connection.transport.abort()
         for pool in self._pools:
             pool.close()
         for server in self._servers:
             await server.wait_closed()
+        await asyncio.sleep(0)  # what was aborted says so
+        if self._poller is not None:
+            self._poller.close()
+
+    def _accept(self, accepted: socket.socket) -> None:
+        assert self._poller is not None
+        SocketTransport(self._poller, accepted, ClientConnection(self))
 
     def came(self, connection: ClientConnection) -> None:
         """A client has connected; at the limit the one that has been idle for longest makes room."""
@@ -140,7 +163,9 @@ class Relay:
         """The connections to a backend."""
         pool = backend.pool
         if type(pool) is not Pool:
-            pool = backend.pool = Pool(backend, connect_timeout=self.settings.connect_timeout, loop=self.loop)
+            pool = backend.pool = Pool(
+                backend, connect_timeout=self.settings.connect_timeout, loop=self.loop, poller=self._poller
+            )
             self._pools.append(pool)
         return pool
 
