@@ -10,7 +10,27 @@ from exporter.gateway.routes import CANCEL, CLOSED, MODEL, OPEN_ENDPOINTS, RESPO
 
 ROUTES = Routes()
 KNOWN = {endpoint.path: endpoint for endpoint in OPEN_ENDPOINTS}
-ODD = r"/ // . .. /.. %2e %2F % ? # ; \ sleep health resp_1 /cancel ä http://h * V1 a".split()
+ODD = [
+    "/",
+    "//",
+    ".",
+    "..",
+    "/..",
+    "%2e",
+    "%2F",
+    "%",
+    "?",
+    "#",
+    ";",
+    "\\",
+    "ä",
+    "*",
+    "V1",
+    "a",
+    "http://h",
+    "sleep",
+    "health",
+]
 PIECES = st.sampled_from(
     [*KNOWN, *CLOSED, *ODD, "/v1/responses/", "/v1/models/", " ", "\t", "\r\n", "\0", "x" * 300]
 )
