@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice, takewhile
 
 from exporter.gateway.admission.fleet import Backend, Route
 from exporter.gateway.model import Exchange, Priority, Refusal
@@ -101,17 +102,19 @@ class Queue:
         """Wait for other replicas, as if it had done so from the beginning."""
         self.remove(waiter)
         waiter.route = route
-        self._stand(waiter)
-        lane = self.lines[route].lanes[waiter.priority]
-        for other in sorted(lane, key=lambda other: other.number):
+        lane = self._stand(waiter)
+        behind = list(takewhile(lambda other: other.number > waiter.number, islice(reversed(lane), 1, None)))
+        for other in reversed(behind):
             lane.move_to_end(other)
 
-    def _stand(self, waiter: Waiter) -> None:
+    def _stand(self, waiter: Waiter) -> OrderedDict[Waiter, None]:
         line = self.lines.get(waiter.route)
         if line is None:
             line = self.lines[waiter.route] = Line(waiter.route)
-        line.lanes[waiter.priority][waiter] = None
+        lane = line.lanes[waiter.priority]
+        lane[waiter] = None
         self._length += 1
+        return lane
 
     def remove(self, waiter: Waiter) -> None:
         """Step out, from wherever it stands."""
