@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from exporter.gateway.model import Exchange
-from exporter.gateway.reading.usage import TAIL_LIMIT, Usage, note, note_from_tail
+from exporter.gateway.reading.usage import TAIL_LIMIT, UNREADABLE, Usage, note, note_from_tail
 
 ANSWER_LIMIT = 1 << 20
 """Longest answer that is kept whole, in bytes; of a longer one the end is kept."""
@@ -47,7 +47,7 @@ class AnswerReader:
             return
         try:
             usage = _decode_answer(body).usage
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNREADABLE:
             return
         if usage is not None:
             note(self._exchange, usage)

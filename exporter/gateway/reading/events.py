@@ -196,7 +196,6 @@ class EventReader:
             if finish:
                 out.append(_stamped(finish, self._story.fingerprint))
             self._finish = b""
-            self._calm = True
             return
         if finish:
             out.append(_stamped(finish, self._known_fingerprint()))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from exporter.gateway.model import Dialect
+from exporter.gateway.reading.usage import UNREADABLE
 
 _WITH_STREAM_OPTIONS = frozenset((Dialect.CHAT, Dialect.COMPLETION))
 """Dialects where counts of a stream come only when asked for; responses and messages tell them always, vLLM itself asks."""
@@ -32,9 +33,6 @@ class Asked:
     dialect: Dialect = Dialect.OPAQUE
 
 
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-
-
 class _Body(msgspec.Struct, gc=False):
     model: str | None = None
     stream: bool | None = False
@@ -55,7 +53,7 @@ def read_request(body: bytes, dialect: Dialect) -> Asked:
     """
     try:
         read = _decode_body(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         return _read_patiently(body, dialect)
     asked = Asked(read.model or None, read.stream is True)
     asked.dialect = dialect
@@ -91,7 +89,7 @@ def with_usage(body: bytes, asked: Asked) -> bytes | None:
         members = _decode_members(body)
         members["stream_options"] = msgspec.Raw(json.dumps(options).encode())
         return msgspec.json.encode(members)
-    except _UNREADABLE:
+    except UNREADABLE:
         loaded = _loads(body)
         if not isinstance(loaded, dict):
             return None

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from exporter.gateway.model import Exchange
-from exporter.gateway.reading.usage import Usage, note
+from exporter.gateway.reading.usage import UNREADABLE, Usage, note
 
 PLAIN: Final = 0
 """To be passed on; the other meanings concern only what has to be hidden."""
@@ -25,7 +25,6 @@ COUNTS: Final = 3
 COUNTED: Final = 4
 """A choice with counts: the engine tells them unasked (`--enable-force-include-usage`), so there is nothing to hide."""
 
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _WORD_LIMIT = 64
 
 
@@ -79,6 +78,12 @@ class _Chunk(msgspec.Struct, gc=False):
     system_fingerprint: msgspec.Raw = msgspec.Raw()
 
 
+class _FlatError(msgspec.Struct, gc=False):
+    object: Any = None
+    type: Any = None
+    code: Any = None
+
+
 class _Response(msgspec.Struct, gc=False):
     usage: Usage | None = None
     error: Any = None
@@ -113,14 +118,14 @@ class _MessageEvent(msgspec.Struct, gc=False):
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _decode_response_event = msgspec.json.Decoder(_ResponseEvent).decode
 _decode_message_event = msgspec.json.Decoder(_MessageEvent).decode
-_decode_any = msgspec.json.Decoder().decode
+_decode_flat_error = msgspec.json.Decoder(_FlatError).decode
 
 
 def look_at_chunk(story: Story, payload: bytes, now: float) -> int:
     """A chunk of `/v1/chat/completions` or `/v1/completions`."""
     try:
         chunk = _decode_chunk(payload)
-    except _UNREADABLE:
+    except UNREADABLE:
         if payload.strip() == b"[DONE]":
             story.finished = True
         return PLAIN
@@ -158,7 +163,7 @@ def look_at_response(story: Story, payload: bytes, now: float) -> int:
     """An event of `/v1/responses`: every `.delta` with something in it is a token, whatever it is a piece of."""
     try:
         event = _decode_response_event(payload)
-    except _UNREADABLE:
+    except UNREADABLE:
         return PLAIN
     kind = event.type if isinstance(event.type, str) else ""
     if kind.endswith(".delta"):
@@ -183,7 +188,7 @@ def look_at_message(story: Story, payload: bytes, now: float) -> int:
     """An event of `/v1/messages`: a `content_block_delta` with something in it is a token; a signature is none."""
     try:
         event = _decode_message_event(payload)
-    except _UNREADABLE:
+    except UNREADABLE:
         return PLAIN
     kind = event.type
     if kind == "content_block_delta":
@@ -239,9 +244,12 @@ def _look_at_end(story: Story, chunk: _Chunk, payload: bytes) -> int:
             return COUNTS
     elif chunk.choices is None:
         # Until vLLM 0.10 an error stood at the top: {"object": "error", "message", "type", "code"}.
-        whole = _decode_any(payload)
-        if isinstance(whole, dict) and whole.get("object") == "error":
-            story.failed = failure(whole)
+        try:
+            flat = _decode_flat_error(payload)
+        except UNREADABLE:
+            return PLAIN
+        if flat.object == "error":
+            story.failed = failure({"type": flat.type, "code": flat.code})
     return PLAIN
 
 

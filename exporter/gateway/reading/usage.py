@@ -9,6 +9,9 @@ import msgspec
 
 from exporter.gateway.model import Exchange
 
+UNREADABLE = (ValueError, RecursionError)
+"""What decoding raises where bytes are no JSON, not UTF-8, of other types than expected, or nested beyond reason."""
+
 TAIL_LIMIT = 64 << 10
 """Bytes kept of the end of what is too large to be read: `usage` stands near the end in all of vLLM's answers."""
 
@@ -25,9 +28,6 @@ class Usage(msgspec.Struct, gc=False):
     output_tokens: Any = None
     cache_read_input_tokens: Any = None
     cache_creation_input_tokens: Any = None
-
-
-_decode_usage = msgspec.json.Decoder(Usage | None).decode
 
 
 def note(exchange: Exchange, usage: Usage) -> None:
@@ -57,8 +57,8 @@ def note_from_tail(exchange: Exchange, tail: bytes) -> None:
             continue
         try:
             value, _ = _SCANNER.raw_decode(rest[1:].lstrip(b" \t\r\n").decode("utf-8", "replace"))
-            usage = _decode_usage(msgspec.json.encode(value))
-        except (ValueError, RecursionError):
+            usage = msgspec.convert(value, Usage | None)
+        except UNREADABLE:
             continue
         if usage is not None:
             note(exchange, usage)

@@ -163,6 +163,57 @@ def test_hiding_changes_nothing_of_what_is_read(stream: bytes, dialect: Dialect)
     assert hidden[1:-1] == shown[1:-1]
 
 
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda v: (
+        st.lists(v, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "delta",
+                    "text",
+                    "content",
+                    "tool_calls",
+                    "function",
+                    "name",
+                    "index",
+                    "usage",
+                    "prompt_tokens",
+                    "error",
+                    "type",
+                    "code",
+                    "object",
+                    "response",
+                    "message",
+                    "finish_reason",
+                    "system_fingerprint",
+                    "thinking",
+                ]
+            ),
+            v,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    anything,
+    st.sampled_from(["response.failed", "message_start", "x", 7]),
+    st.sampled_from(DIALECTS),
+    st.booleans(),
+)
+def test_no_event_makes_it_fail(data: Any, kind: object, dialect: Dialect, hide: bool) -> None:
+    if isinstance(data, dict):
+        data.setdefault("type", kind)
+    event = b"data: " + json.dumps(data).encode() + b"\n\n"
+    spoiled = event.replace(b'"', b"\xff", 7).replace(b"\xff", b'"', 6)
+    assert read([event], dialect, hide) == read([event[:9], event[9:]], dialect, hide)
+    assert read([spoiled], dialect, hide) == read([spoiled[:9], spoiled[9:]], dialect, hide)
+
+
 words = st.text(st.characters(codec="utf-8"), max_size=5)
 
 

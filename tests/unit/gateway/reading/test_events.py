@@ -109,11 +109,15 @@ def test_words_of_a_chat_are_a_token(delta: dict[str, Any]) -> None:
         b"data: nonsense\n\n",
         b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n',
         b'data: {"choices":7}\n\n',
+        b'data: {"object":"\xff"}\n\n',
+        b'data: {"type":"\xff","error":null}\n\n',
+        b'data: {"usage":{"prompt_tokens":"\xff"}}\n\n',
         b"\n\n",
     ],
 )
-def test_what_has_no_words_is_none(event: bytes) -> None:
-    reading = Reading().feed(event)
+@pytest.mark.parametrize("dialect", DIALECTS.values())
+def test_what_has_no_words_is_none(event: bytes, dialect: Dialect) -> None:
+    reading = Reading(dialect).feed(event)
     assert reading.exchange.tokens_seen == 0
     assert reading.exchange.first_token is None
     assert reading.passed == event
@@ -217,6 +221,14 @@ def test_choices_that_finish_early_get_the_fingerprint_that_the_backend_is_known
     assert reading.counts == (33, 8)
 
 
+def test_only_the_last_of_the_choices_to_finish_is_held() -> None:
+    first, second = chunk({"content": "a"}), chunk({"content": "b"}, index=1)
+    early, late = chunk({}, "stop", 1), chunk({}, "stop")
+    reading = Reading(hide=True).feed(first, second, early)
+    assert reading.passed == first + second + early
+    assert reading.feed(late).passed == first + second + early
+
+
 def test_the_end_of_an_answer_corrects_a_fingerprint_that_is_no_longer_true() -> None:
     fingerprints = {"one": b'"vllm-0.31.0-00000000"', "two": b'"x"'}
     reading = Reading(hide=True, fingerprints=fingerprints).feed(*events_of(capture("chat-usage"))).end()
@@ -282,6 +294,11 @@ def test_tokens_from_the_cache_are_input_tokens_of_messages_too() -> None:
     usage["cache_creation_input_tokens"] = 400
     reading = Reading(Dialect.MESSAGES).feed(sse({"type": "message_delta", "usage": usage}, "message_delta"))
     assert reading.counts == (431, 2)
+
+
+def test_a_message_that_is_cut_short_has_told_what_it_took_in() -> None:
+    reading = Reading(Dialect.MESSAGES).feed(events_of(capture("messages"))[0])
+    assert reading.counts == (33, 0)
 
 
 # failures
@@ -419,6 +436,22 @@ def test_the_end_of_a_response_counts_however_long_it_is() -> None:
         reading = Reading(Dialect.RESPONSES).feed(*parts)
         assert reading.reader.finished
         assert reading.counts == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "finished", "failed"),
+    [
+        (Dialect.RESPONSES, "response.failed", True, "error"),
+        (Dialect.RESPONSES, "response.output_text.done", False, None),
+        (Dialect.MESSAGES, "message_stop", True, None),
+        (Dialect.MESSAGES, "error", False, "error"),
+    ],
+)
+def test_a_giant_is_known_by_its_name(
+    dialect: Dialect, name: str, finished: bool, failed: str | None
+) -> None:
+    reader = Reading(dialect).feed(sse({"words": "a" * EVENT_LIMIT}, name)).reader
+    assert (reader.finished, reader.failed) == (finished, failed)
 
 
 def test_a_held_finish_goes_before_a_giant() -> None:
