@@ -174,7 +174,7 @@ class Gate:
         named = _names_models(exchange)
         route = self._fleet.route(exchange.model, named=named)
         if not route.backends:
-            return refusals.no_such_model(asked) if asked else refusals.NO_MODEL
+            return refusals.missing_model(asked)
         if not exchange.endpoint.counted:
             return self._pass(route)
         if limits is not None:
@@ -309,8 +309,9 @@ class Gate:
 
     def _look_again(self, now: float) -> None:
         """The fleet has changed: who waits may go, or waits for something else now, or in vain."""
-        for waiter in [waiter for waiter in self._queue if not waiter.exchange.model]:
-            self._find_again(waiter)
+        for waiter in list(self._queue):
+            if not waiter.exchange.model or not waiter.route.backends:
+                self._find_again(waiter)
         for line in list(self._queue.lines.values()):
             route = line.route
             if route.open:
@@ -324,18 +325,15 @@ class Gate:
         self._admit()
 
     def _find_again(self, waiter: Waiter) -> None:
-        """Its model was not known when it came; by now a backend may have said that it serves it."""
+        """Its model was not known when it came, and a backend may have said by now that it serves it; or it is no longer."""
         exchange = waiter.exchange
         model = self._fleet.known(waiter.asked)
         route = self._fleet.route(model, named=_names_models(exchange))
-        if route is waiter.route:
-            return
         exchange.model = model
         if not route.backends:
-            missing = refusals.no_such_model(waiter.asked) if waiter.asked else refusals.NO_MODEL
-            self._settle(waiter, missing)
-            return
-        self._queue.move(waiter, route)
+            self._settle(waiter, refusals.missing_model(waiter.asked))
+        elif route is not waiter.route:
+            self._queue.move(waiter, route)
 
     def _postpone(self, line: Line, now: float, wait: float, *, held: bool) -> None:
         """New deadlines for those that wait for something else from now on; however often an engine comes and goes, nobody

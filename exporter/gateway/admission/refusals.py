@@ -56,6 +56,11 @@ def no_such_model(model: str) -> Refusal:
     )
 
 
+def missing_model(asked: str | None) -> Refusal:
+    """No engine serves the model that was asked for, or none was named where it matters."""
+    return no_such_model(asked) if asked else NO_MODEL
+
+
 def not_allowed(model: str, *, named: bool) -> Refusal:
     """A key that is limited to certain models asks for another one, or for none. `named`: whether such requests name one."""
     if model:
@@ -140,9 +145,9 @@ def not_open(route: Route, now: float) -> Refusal:
 
 def _loading(backend: Backend, now: float) -> Refusal:
     retry_after = _clamped(backend.remaining_load_seconds(now))
-    how_far = backend.load_stage or ""
+    how_far = f"stage {backend.load_stage}" if backend.load_stage else ""
     if backend.load_ratio is not None:
-        how_far += f"{', ' if how_far else ''}weights {backend.load_ratio:.0%}"
+        how_far += f"{', ' if how_far else ''}{backend.load_ratio:.0%} of the weights"
     return _unavailable(
         "engine_loading",
         f"The engine is loading its model{f' ({how_far})' if how_far else ''}. Please try again in {_seconds(retry_after)}.",
