@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import PurePath
 from urllib.parse import urlsplit
 
@@ -29,19 +30,8 @@ _OWN_NETWORK = frozenset(
     }
 )  # fmt: skip
 """Programs that run what follows in a network, or on a machine, where our loopback may not be the engine's."""
-_SET_ANEW = frozenset(
-    {
-        "--port",
-        "--host",
-        "--ssl-keyfile",
-        "--ssl-certfile",
-        "--ssl-ca-certs",
-        "--ssl-cert-reqs",
-        "--ssl-ciphers",
-    }
-)
-"""Flags with a value that the moved command has its own of, or has no use for: the gateway speaks TLS to clients."""
-_SWITCHES = frozenset({"--enable-ssl-refresh", "--no-enable-ssl-refresh"})
+_TLS = frozenset({"--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-ciphers"})
+_TLS_SWITCHES = frozenset({"--enable-ssl-refresh", "--no-enable-ssl-refresh"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +55,8 @@ def moved(command: EngineCommand, port: int) -> EngineCommand | Unmovable:
         return Unmovable("its own flags do not say where it listens")
     if public.tls_asks_clients:
         return Unmovable("--ssl-cert-reqs makes it ask clients for certificates, which the gateway does not")
-    added = ["--port", str(port), "--host", LOOPBACK]
-    if public.tls:
-        added += ["--ssl-keyfile=", "--ssl-certfile="]  # a --config file may say so, too
     asked = command.identity
-    argv = _with_flags(list(asked), added)
+    argv = _with_flags(list(asked), _flags(port, tls=public.tls))
     if isinstance(argv, Unmovable):
         return argv
     return replace(
@@ -81,12 +68,20 @@ def moved(command: EngineCommand, port: int) -> EngineCommand | Unmovable:
     )
 
 
-def _with_flags(argv: list[str], added: Sequence[str]) -> list[str] | Unmovable:
+def _flags(port: int, *, tls: bool) -> dict[str, tuple[str, ...]]:
+    """By flag what sets it anew. An empty file name is none to vLLM, whatever its `--config` file says."""
+    flags: dict[str, tuple[str, ...]] = {"--port": ("--port", str(port)), "--host": ("--host", LOOPBACK)}
+    if tls:
+        flags |= {flag: (f"{flag}=",) for flag in ("--ssl-keyfile", "--ssl-certfile")}
+    return flags
+
+
+def _with_flags(argv: list[str], flags: Mapping[str, tuple[str, ...]]) -> list[str] | Unmovable:
     place = script_place(argv)
     if place is not None:
         if (stranger := _own_network(argv[:place])) is not None:
             return stranger
-        script = _script_with_flags(argv[place], added)
+        script = _script_with_flags(argv[place], flags)
         return script if isinstance(script, Unmovable) else [*argv[:place], script, *argv[place + 1 :]]
     start = server_start(argv)
     if not start:
@@ -95,10 +90,10 @@ def _with_flags(argv: list[str], added: Sequence[str]) -> list[str] | Unmovable:
         return stranger
     if "--" in argv[start:]:
         return Unmovable("its flags end with --")
-    return [*argv[:start], *_without(argv[start:]), *added]
+    return [*argv[:start], *_set_anew(argv[start:], flags)]
 
 
-def _script_with_flags(script: str, added: Sequence[str]) -> str | Unmovable:
+def _script_with_flags(script: str, flags: Mapping[str, tuple[str, ...]]) -> str | Unmovable:
     """The script with flags at its end, where that is the end of the server's own command.
 
     What the script itself says stays: of two values of a flag vLLM takes the last one.
@@ -114,7 +109,7 @@ def _script_with_flags(script: str, added: Sequence[str]) -> str | Unmovable:
     if "<<" in text or "`" in text or "--" in last[start:] or any(word.startswith("#") for word in last):
         return Unmovable("its shell script is too intricate to add a flag to")
     stranger = _own_network(last[:start])
-    return stranger if stranger is not None else f"{text} {' '.join(added)}"
+    return stranger if stranger is not None else " ".join((text, *chain.from_iterable(flags.values())))
 
 
 def _own_network(words: Sequence[str]) -> Unmovable | None:
@@ -125,20 +120,28 @@ def _own_network(words: Sequence[str]) -> Unmovable | None:
     return None
 
 
-def _without(words: Sequence[str]) -> list[str]:
-    """The server's flags without those that are set anew."""
-    kept: list[str] = []
+def _set_anew(words: Sequence[str], flags: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The server's flags with these values, each where it stood, or else at the end.
+
+    None is just left out: what follows it might then be read as one more value of the flag before it.
+    """
+    there: list[str] = []
+    missing = dict(flags)
     dropping = False
     for word in words:
         flag, equals, _ = word.partition("=")
         flag = flag.replace("_", "-") if flag.startswith("--") else ""
-        if flag in _SET_ANEW:
-            dropping = not equals
-            continue
-        if flag not in _SWITCHES and not (dropping and not flag):
-            kept.append(word)
-        dropping = False
-    return kept
+        if flag in flags:
+            there += flags[flag]
+            missing.pop(flag, None)
+        elif flag in _TLS:
+            there.append(f"{flag}=")
+        elif flag in _TLS_SWITCHES:
+            there.append("--ssl-keyfile=")
+        elif flag or not dropping:
+            there.append(word)
+        dropping = (flag in flags or flag in _TLS) and not equals
+    return [*there, *chain.from_iterable(missing.values())]
 
 
 class Berth:
