@@ -56,6 +56,9 @@ class Relay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
+        self.body_limit = settings.body_limit
+        self.read_timeout = settings.read_timeout
+        self.idle_timeout = settings.idle_timeout
         self.routes = routes
         self.keys = keys
         self.gate = gate
