@@ -42,7 +42,7 @@ def event_data(event: bytes) -> bytes | None:
 
 def event_name(start: bytes) -> str:
     """The `event:` of an event of which only the start is known; empty where it has none there."""
-    for line in start.splitlines(keepends=True)[:-1]:
+    for line in start.splitlines()[:-1]:
         if line.startswith(b"event:"):
             return line[6:].strip().decode("utf-8", "replace")
     return ""

@@ -68,6 +68,7 @@ class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     text: Any = None
+    token_ids: Any = None
     finish_reason: Any = None
 
 
@@ -122,7 +123,7 @@ _decode_flat_error = msgspec.json.Decoder(_FlatError).decode
 
 
 def look_at_chunk(story: Story, payload: bytes, now: float) -> int:
-    """A chunk of `/v1/chat/completions` or `/v1/completions`."""
+    """A chunk of `/v1/chat/completions` or `/v1/completions`, or of `/inference/v1/generate`, whose words are token ids."""
     try:
         chunk = _decode_chunk(payload)
     except UNREADABLE:
@@ -137,7 +138,7 @@ def look_at_chunk(story: Story, payload: bytes, now: float) -> int:
     for choice in choices:
         delta = choice.delta
         if (
-            choice.text
+            (choice.token_ids if choice.text is None else choice.text)
             if delta is None
             else delta.content
             or delta.reasoning

@@ -123,6 +123,13 @@ def test_what_has_no_words_is_none(event: bytes, dialect: Dialect) -> None:
     assert reading.passed == event
 
 
+def test_token_ids_are_words_only_where_there_is_no_text() -> None:
+    choices = [{"index": 0, "token_ids": [7]}, {"index": 0, "token_ids": []}]
+    choices += [{"index": 0, "token_ids": [7], "text": ""}, {"index": 0, "token_ids": [7], "delta": {}}]
+    reading = Reading(Dialect.JSON).feed(*(sse({"choices": [choice]}) for choice in choices))
+    assert reading.exchange.tokens_seen == 1
+
+
 def test_the_first_token_is_not_the_role_and_gaps_lie_between_tokens() -> None:
     reading = Reading()
     reading.feed(chunk({"role": "assistant", "content": ""}), now=1.0)
