@@ -8,17 +8,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from exporter.gateway.admission import refusals
-from exporter.gateway.admission.buckets import ClientMeters, KeyMeters, Meter, model_meters
 from exporter.gateway.admission.fleet import Backend, Fleet, Route, least_outstanding, pickable
 from exporter.gateway.admission.limits import Limits, settled_priority
 from exporter.gateway.admission.queue import Line, Pace, Queue, Waiter
+from exporter.gateway.admission.rates import Rates, over_limit
 from exporter.gateway.model import Dialect, Exchange, Refusal
 from exporter.settings.gateway import GatewaySettings
 
 __all__ = ["Cancellable", "Gate", "Limits"]
-
-FORGET_EVERY = 10.0
-"""Seconds between two looks for meters that are as good as new."""
 
 
 class Cancellable(Protocol):
@@ -50,23 +47,15 @@ class Gate:
         self._max_queued = settings.max_queued
         self._queue_timeout = settings.queue_timeout
         self._hold_timeout = settings.hold_timeout
-        self._keys = KeyMeters(settings.requests_per_minute, settings.tokens_per_minute)
-        self._clients = ClientMeters(settings.requests_per_minute, settings.tokens_per_minute)
-        self._models = model_meters(settings.model_requests_per_minute, settings.model_tokens_per_minute)
-        self._charges = bool(settings.tokens_per_minute or settings.model_tokens_per_minute)
-        self._limits_all = bool(
-            settings.requests_per_minute or settings.tokens_per_minute or settings.model_requests_per_minute
-            or settings.model_tokens_per_minute
-        )  # fmt: skip
+        self._rates = Rates(settings)
         self._draining = False
-        self._quick = not self._limits_all
+        self._quick = not self._rates.everybody
         self._queue = Queue()
         self._pace = Pace()
         self._waiters: dict[Exchange, Waiter] = {}
         self._told: deque[Waiter] = deque()
         self._telling: Cancellable | None = None
         self._picks = 0
-        self._forgot_at = float("-inf")
         fleet.subscribe(self._look_again)
 
     @property
@@ -77,7 +66,7 @@ class Gate:
     @draining.setter
     def draining(self, draining: bool) -> None:
         self._draining = draining
-        self._quick = not draining and not self._limits_all
+        self._quick = not draining and not self._rates.everybody
         if draining:
             for waiter in list(self._queue):
                 self._settle(waiter, refusals.GATEWAY_DRAINING)
@@ -120,8 +109,8 @@ class Gate:
             backend.passing -= 1
             return
         backend.outstanding -= 1
-        if self._charges:
-            self._charge(exchange)
+        if self._rates.charges:
+            self._rates.charge(exchange, self._clock())
         if self._waiters:
             self._admit()
 
@@ -157,10 +146,7 @@ class Gate:
         if self._queue:
             for waiter in self._queue.expired(now):
                 self._settle(waiter, self._too_late(waiter, now))
-        if now >= self._forgot_at + FORGET_EVERY:
-            self._forgot_at = now
-            self._keys.forget_idle(now)
-            self._clients.forget_idle(now)
+        self._rates.tick(now)
 
     def _enter(
         self,
@@ -184,15 +170,13 @@ class Gate:
             exchange.priority = settled_priority(exchange, limits)
         elif exchange.asked_priority is not None:
             exchange.priority = settled_priority(exchange, None)
-        own = by_model = None
-        now = 0.0
-        if limits is not None or self._limits_all:
-            now = self._clock()
-            own = self._meter_of(exchange, limits, now)
-            by_model = self._models.get(exchange.model)
-            refusal = _over(own, by_model, exchange.model, limits is None, now)
-            if refusal is not None:
-                return refusal
+        if limits is None and not self._rates.everybody:
+            return self._place(exchange, route, wake, asked)
+        now = self._clock()
+        own, by_model = self._rates.of(exchange, limits, now)
+        refusal = over_limit(own, by_model, exchange, now)
+        if refusal is not None:
+            return refusal
         answer = self._place(exchange, route, wake, asked)
         if type(answer) is not Refusal:
             if own is not None:
@@ -244,28 +228,6 @@ class Gate:
         if name:
             return name in allowed
         return all(backend.models and backend.models <= allowed for backend in route.backends)
-
-    def _meter_of(self, exchange: Exchange, limits: Limits | None, now: float) -> Meter | None:
-        if limits is None:
-            return self._clients.of(exchange.client)
-        meter = self._keys.of(limits.name, limits.requests_per_minute, limits.tokens_per_minute, now)
-        if meter is not None and meter.tokens is not None:
-            self._charges = True
-        return meter
-
-    def _charge(self, exchange: Exchange) -> None:
-        """Tokens as the engine told them; of a reply that nobody saw the end of, those that were seen."""
-        output = exchange.output_tokens
-        tokens = (exchange.input_tokens or 0) + (exchange.tokens_seen if output is None else output)
-        if not tokens:
-            return
-        now = self._clock()
-        own = self._clients.of(exchange.client) if exchange.key is None else self._keys.get(exchange.key)
-        if own is not None:
-            own.spend(tokens, now)
-        by_model = self._models.get(exchange.model)
-        if by_model is not None:
-            by_model.spend(tokens, now)
 
     def _has_room(self, route: Route) -> bool:
         bound = self._bound
@@ -353,18 +315,3 @@ class Gate:
 
 def _names_models(exchange: Exchange) -> bool:
     return exchange.endpoint.dialect is not Dialect.OPAQUE
-
-
-def _over(
-    own: Meter | None, by_model: Meter | None, model: str, by_address: bool, now: float
-) -> Refusal | None:
-    """The refusal of whichever limit keeps a request out for longest; None where none does."""
-    own_wait = 0.0 if own is None else own.wait(now)
-    model_wait = 0.0 if by_model is None else by_model.wait(now)
-    if own is not None and own_wait > 0.0 and own_wait >= model_wait:
-        whose = "your address" if by_address else "your API key"
-        return refusals.over_limit("rate_limit_exceeded", whose, *own.exhausted(now), own_wait)
-    if by_model is not None and model_wait > 0.0:
-        whose = f"the model `{model}`"
-        return refusals.over_limit("model_rate_limit_exceeded", whose, *by_model.exhausted(now), model_wait)
-    return None
