@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from exporter.engine.command import EngineCommand
+    from exporter.engine.process.procfs import ProcessId
     from exporter.engine.status import Engine, EngineStatus
     from exporter.gateway.gateway import Gateway
     from exporter.systemd import Notifier
@@ -114,7 +115,8 @@ def serve(settings: Settings) -> int:
         stack.callback(data_dir.close)
         gateway, watched = _gateway(settings, command, blocks)
         if gateway is not None:
-            stack.callback(gateway.bind().close)
+            gateway.bind(lambda holder: _is_our_engine(settings.data_dir, holder))
+            stack.callback(gateway.close)
         try:
             asyncio.run(_live(settings, watched, gateway, data_dir, blocks, readers, server))
         except ConfigError:
@@ -339,6 +341,14 @@ def _gateway(
     engine = Fronted(ENGINE_NAME, settings.engine, base_url, watched.key)
     watched = replace(watched, moves=ENGINE_NAME in place.moves)
     return Gateway(settings, place, [engine], blocks.gateway, blocks.daemon), watched
+
+
+def _is_our_engine(data_dir: Path, holder: ProcessId) -> bool:
+    """Whether a process belongs to the engine of an earlier daemon: it is taken over, or ended to make room."""
+    from exporter.engine import adoption
+
+    record = adoption.load(data_dir)
+    return record is not None and adoption.is_of(record, holder)
 
 
 def engine_command(settings: Settings) -> EngineCommand | None:

@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import structlog
 
+from exporter.engine.process.procfs import ProcessId
 from exporter.engine.status import EngineStatus
 from exporter.exposition.block import Block
-from exporter.gateway.address import GatewayOn, listen
+from exporter.gateway.address import AddressTakenError, GatewayOn, listen, listen_when_free
 from exporter.gateway.admission.fleet import Backend, Fleet, Standing
 from exporter.gateway.admission.gate import Gate
-from exporter.gateway.admission.statuses import seen
+from exporter.gateway.admission.statuses import Seen, seen
 from exporter.gateway.keys.file import KeysFile
 from exporter.gateway.measuring.access_log import AccessLog
 from exporter.gateway.measuring.recorder import Recorder
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 FOLLOW_SECONDS = 1.0
-"""Time between two looks at the keys file, and at engines whose list of models is still to be asked for."""
+"""Time between two looks at the keys file, and at whose list of models is due."""
+LIST_SECONDS = 30.0
+"""Time between two questions for an engine's models: adapters come and go while it runs."""
+ASK_AGAIN_SECONDS = 2.0
+"""The same after one that was not answered."""
 MODELS_SECONDS = 10.0
 """Longest wait for an engine's list of models."""
 
@@ -86,27 +91,42 @@ class Gateway:
         self._socket: socket.socket | None = None
         self._gate: Gate
         self._relay: Relay | None = None
+        self._stopped = False
         self._hurry = asyncio.Event()
-        self._unlisted: set[str] = set()
+        self._seen: dict[str, Seen] = {}
+        self._learned: dict[str, frozenset[str]] = {}
+        self._ask_at: dict[str, float] = {}
         self._addresses = {engine.name: engine.base_url for engine in engines}
 
-    def bind(self) -> socket.socket:
-        """Take the port; clients that connect from now on wait in the kernel. ConfigError says who has it."""
-        self._socket = listen(self._place.host, self._place.port)
-        return self._socket
+    def bind(self, leaves: Callable[[ProcessId], bool] = lambda holder: False) -> None:
+        """Take the port; clients that connect from now on wait in the kernel.
+
+        `leaves`: whether who has the port now is about to give it up; then it is taken as soon as that has happened.
+        ConfigError says who else has it.
+        """
+        try:
+            self._socket = listen(self._place.host, self._place.port)
+        except AddressTakenError as taken:
+            if taken.holder is None or not leaves(taken.holder):
+                raise
+            log.info("gateway_waits_for_its_port", port=self._place.port, holder=taken.holder.pid)
+
+    def close(self) -> None:
+        """Give the port back, where `start` never came."""
+        if self._socket is not None:
+            self._socket.close()
 
     @property
     def url(self) -> str:
         """Where clients come, an unspecified address as localhost."""
-        assert self._socket is not None, "bind() comes first"
-        host, port = self._socket.getsockname()[:2]
+        place = self._place
+        host, port = (place.host, place.port) if self._socket is None else self._socket.getsockname()[:2]
         if host in ("::", "0.0.0.0"):  # noqa: S104
             host = "localhost"
         return f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def start(self) -> None:
         """Answer from now on, be it that no engine is there yet."""
-        assert self._socket is not None, "bind() comes first"
         loop = asyncio.get_running_loop()
         self._gate = Gate(self._options, self._fleet, later=loop.call_later)
         self._relay = Relay(
@@ -118,36 +138,55 @@ class Gateway:
             recorder=self.recorder,
             local=self._models.answer,
         )
-        await self._relay.start([self._socket], self._tls)
-        log.info("gateway_listening", url=self.url, keys=None if self._keys is None else len(self._keys.keys))
+        if self._socket is not None:
+            await self._accept(self._socket)
 
     async def run(self, session: aiohttp.ClientSession) -> None:
-        """Follow the keys file and ask engines for their models, until cancelled."""
+        """Follow the keys file and the engines' lists of models, until cancelled."""
+        if self._socket is None:
+            self._socket = await listen_when_free(self._place.host, self._place.port)
+            await self._accept(self._socket)
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
             if self._keys is not None:
                 await self._keys.follow()
-            for name in tuple(self._unlisted):
+            now = time.monotonic()
+            for name in [name for name, due in self._ask_at.items() if due <= now]:
                 await self._learn(name, session)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        assert self._relay is not None, "start() comes first"
+        await self._relay.start([listener], self._tls)
+        keys = None if self._keys is None else len(self._keys.keys)
+        log.info("gateway_listening", url=self.url, keys=keys)
 
     def follow(self, name: str, status: EngineStatus) -> None:
         """What is known of an engine now."""
-        found = seen(status)
+        found = self._seen[name] = seen(status)
         self._addresses[name] = status.base_url
+        if found.standing is not Standing.READY:
+            self._ask_at.pop(name, None)
+            self._learned.pop(name, None)
+        else:
+            self._ask_at.setdefault(name, 0.0)
+        if found.standing is Standing.FAILED:
+            self._models.forget(name)
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        """Let admission know; with the models that an engine took in since it became ready, such as adapters."""
+        found = self._seen[name]
+        models = found.models | self._learned.get(name, frozenset())
         self._fleet.follow(
             name,
             standing=found.standing,
-            models=found.models,
+            models=models,
             load_stage=found.load_stage,
             load_ratio=found.load_ratio,
-            address=_address(status.base_url),
+            address=_address(self._addresses[name]),
             now=time.monotonic(),
         )
-        self.recorder.know(found.models)
-        if found.standing is Standing.READY:
-            self._unlisted.add(name)
-        elif found.standing is Standing.FAILED:
-            self._models.forget(name)
+        self.recorder.know(models)
 
     def in_flight(self, name: str) -> int:
         """Requests of users that are at an engine now."""
@@ -182,17 +221,16 @@ class Gateway:
         self._gate.draining = True
 
     async def stop(self, timeout: float) -> None:  # noqa: ASYNC109  the deadline is the engine's own
-        """Let what runs finish, for so many seconds at most, and close every connection."""
-        if self._relay is None:
-            if self._socket is not None:
-                self._socket.close()
+        """Let what runs finish, for so many seconds at most, and close every connection. A second call does nothing."""
+        relay, self._relay = self._relay, None
+        if relay is None:
             return
         self._gate.draining = True
-        waits = [asyncio.create_task(work) for work in (self._relay.drain(timeout), self._hurry.wait())]
+        waits = [asyncio.create_task(work) for work in (relay.drain(timeout), self._hurry.wait())]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for task in waits:
             task.cancel()
-        await self._relay.stop()
+        await relay.stop()
 
     async def reload(self) -> Sequence[str]:
         """Read the keys again; the mistakes in the file, and then nothing changed."""
@@ -207,11 +245,12 @@ class Gateway:
             timeout=MODELS_SECONDS,
             tls_verify=engine.settings.tls_verify,
         )
-        if document is None:
-            return
+        self._ask_at[name] = time.monotonic() + (ASK_AGAIN_SECONDS if document is None else LIST_SECONDS)
         with contextlib.suppress(ValueError):
-            self.recorder.know(self._models.learn(name, document))
-            self._unlisted.discard(name)
+            names = frozenset() if document is None else frozenset(self._models.learn(name, document))
+            if names - self._learned.get(name, frozenset()):
+                self._learned[name] = names
+                self._tell(name)
 
 
 def _address(base_url: str) -> tuple[str, int]:
