@@ -13,7 +13,17 @@ from pydantic import SecretStr
 
 from exporter.engine import carryover
 from exporter.engine.board import StatusBoard
-from exporter.engine.events import CanaryEnded, Inbox, Probed, Refused, Scraped, Serving, StopAsked
+from exporter.engine.events import (
+    Answered,
+    CanaryEnded,
+    Inbox,
+    Probed,
+    Refused,
+    Scraped,
+    Serving,
+    StopAsked,
+    Unanswered,
+)
 from exporter.engine.metrics import EngineMetrics
 from exporter.engine.output.diagnosis import Failure
 from exporter.engine.states import ATTACHED_TABLE, EngineState, Event
@@ -21,6 +31,7 @@ from exporter.engine.status import EngineStatus
 from exporter.engine.verdict.hang import Progress
 from exporter.engine.verdict.health import Health
 from exporter.engine.verdict.probes import EngineClient
+from exporter.engine.verdict.question import TokenAnswer
 from exporter.engine.verdict.vigil import Vigil
 from exporter.exposition.block import Block
 from exporter.settings import EngineSettings
@@ -63,9 +74,21 @@ class AttachedEngine:
         """Call back at each change of the status, at once and in the event loop."""
         self._board.subscribe(callback)
 
-    def observe(self, progress: Progress | None, *, now: float) -> None:
-        """A scrape landed, or failed (None), at `now` in monotonic seconds."""
-        self._inbox.post(Scraped(progress, now))
+    def observe(self, progress: Progress | None, *, now: float, token_at: float | None = None) -> None:
+        """A scrape landed, or failed (None), at `now` in monotonic seconds; the gateway's last token came at `token_at`."""
+        self._inbox.post(Scraped(progress, now, token_at))
+
+    async def ask(self, prompt: str, timeout: float) -> TokenAnswer:  # noqa: ASYNC109
+        """Ask the first model for one token."""
+        return await self._client.ask(self.status.models[0], prompt, timeout)
+
+    def answered(self, now: float) -> None:
+        """A question got its token."""
+        self._inbox.post(Answered(self._inbox.life, now))
+
+    def unanswered(self, since: float, now: float) -> None:
+        """Two questions in a row, the first at `since`, got no answer, and nothing moved."""
+        self._inbox.post(Unanswered(self._inbox.life, since, now))
 
     async def probe(self) -> None:
         """Ask `/health` once after ready; an engine that is away is looked at more often anyway."""
@@ -160,13 +183,8 @@ class AttachedEngine:
 
     def _watched(self, event: object, vigil: Vigil) -> None:
         before = vigil.signals
-        match event:
-            case Scraped():
-                vigil.scraped(event, self.status.models[0])
-            case CanaryEnded():
-                vigil.canary_ended(event)
-            case Probed():
-                vigil.probed(event)
+        if isinstance(event, Scraped | Probed | CanaryEnded | Answered | Unanswered):
+            vigil.judge(event, self.status.models[0])
         for signal in set(vigil.signals) - set(before):
             self._metrics.stalled(signal)
         if vigil.signals and isinstance(event, Probed) and event.answer.health is Health.REFUSED:

@@ -60,6 +60,8 @@ class EngineCommand:
     """Why it cannot listen elsewhere, as far as its flags say; see `exporter.engine.moving`."""
     asked: tuple[str, ...] = field(default=(), repr=False)
     """What the user wrote, where `argv` was made of it with another port."""
+    has_priorities: bool = False
+    """Whether its scheduler takes requests by `priority` (`--scheduling-policy priority`); otherwise none may be sent."""
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -132,6 +134,7 @@ def read_command(
         remarks=tuple(remarks),
         public=public,
         immovable=_immovable(flags, url),
+        has_priorities=flags.last("--scheduling-policy") == "priority",
     )
 
 

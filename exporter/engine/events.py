@@ -21,6 +21,8 @@ class Scraped:
 
     progress: Progress | None
     at: float
+    token_at: float | None = None
+    """When the gateway last saw a token of a user's; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,23 @@ class CanaryEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """A question of our own got its token."""
+
+    life: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Two questions of our own in a row, the first at `since`, got no answer, and the counters stood still."""
+
+    life: int
+    since: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Loading:
     """The output names a new stage, or a further step of it."""
 
@@ -83,7 +102,9 @@ class Cleared:
     life: int
 
 
-Event = StopAsked | Scraped | Exited | Serving | Refused | Probed | CanaryEnded | Loading | Cleared
+Seen = Scraped | Probed | CanaryEnded | Answered | Unanswered
+"""What a vigil judges."""
+Event = StopAsked | Seen | Exited | Serving | Refused | Loading | Cleared
 
 
 class Inbox:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from exporter.engine.output.diagnosis import Failure
 from exporter.engine.states import EngineState
 from exporter.engine.verdict.hang import Progress
+from exporter.engine.verdict.question import TokenAnswer
 
 Mode = Literal["supervised", "attached", "adopted"]
 
@@ -61,8 +62,19 @@ class Engine(Protocol):
     def subscribe(self, callback: Callable[[EngineStatus], None]) -> None:
         """Call back at each change, at once and in the event loop."""
 
-    def observe(self, progress: Progress | None, *, now: float) -> None:
-        """A scrape landed, or failed (None). `now`: when its request was sent or later, in monotonic seconds."""
+    def observe(self, progress: Progress | None, *, now: float, token_at: float | None = None) -> None:
+        """A scrape landed, or failed (None). `now`: when its request was sent or later, in monotonic seconds; `token_at`:
+        when the gateway last saw a token of a user's, None where it saw none."""
+
+    async def ask(self, prompt: str, timeout: float) -> TokenAnswer:  # noqa: ASYNC109
+        """Ask a ready engine for one token after `prompt`, before everybody's requests where it knows priorities."""
+
+    def answered(self, now: float) -> None:
+        """A question got its token at `now`: the engine works."""
+
+    def unanswered(self, since: float, now: float) -> None:
+        """Two different questions in a row, the first at `since`, got no answer, and nothing moved meanwhile: work that is
+        wanted and not done, for the hang verdict."""
 
     async def probe(self) -> None:
         """Ask `/health` once, if the state is one in which that says something; never raises for a bad answer."""

@@ -22,11 +22,13 @@ from exporter.engine.board import StatusBoard
 from exporter.engine.command import EngineCommand
 from exporter.engine.ending import end_or_kill
 from exporter.engine.events import (
+    Answered,
     Cleared,
     Inbox,
     Probed,
     Scraped,
     StopAsked,
+    Unanswered,
 )
 from exporter.engine.life import Life, port_taken
 from exporter.engine.metrics import EngineMetrics
@@ -39,6 +41,7 @@ from exporter.engine.status import EngineStatus
 from exporter.engine.tenure import Parts, Tenure
 from exporter.engine.verdict.hang import Progress
 from exporter.engine.verdict.probes import EngineClient
+from exporter.engine.verdict.question import TokenAnswer
 from exporter.engine.verdict.restart import RestartHistory, RestartPlan, RestartPolicy, plan_restart
 from exporter.exposition.block import Block
 from exporter.settings import EngineSettings
@@ -84,7 +87,13 @@ class Supervisor:
             restarts = dict(self._record.restarts)
             status = replace(status, generation=self._record.generation, restarts=restarts)
         self._board = StatusBoard(status, self._metrics)
-        self._client = EngineClient(command.base_url, command.api_key, http, tls_verify=settings.tls_verify)
+        self._client = EngineClient(
+            command.base_url,
+            command.api_key,
+            http,
+            tls_verify=settings.tls_verify,
+            has_priorities=command.has_priorities,
+        )
         self._inbox = Inbox()
         self._parts = Parts(
             settings=settings,
@@ -120,10 +129,22 @@ class Supervisor:
         """Call back at each change of the status, at once and in the event loop."""
         self._board.subscribe(callback)
 
-    def observe(self, progress: Progress | None, *, now: float) -> None:
-        """A scrape landed, or failed (None), at `now` in monotonic seconds."""
+    def observe(self, progress: Progress | None, *, now: float, token_at: float | None = None) -> None:
+        """A scrape landed, or failed (None), at `now` in monotonic seconds; the gateway's last token came at `token_at`."""
         if self.status.state in ALIVE:
-            self._inbox.post(Scraped(progress, now))
+            self._inbox.post(Scraped(progress, now, token_at))
+
+    async def ask(self, prompt: str, timeout: float) -> TokenAnswer:  # noqa: ASYNC109
+        """Ask the first model for one token."""
+        return await self._client.ask(self.status.models[0], prompt, timeout)
+
+    def answered(self, now: float) -> None:
+        """A question got its token."""
+        self._inbox.post(Answered(self._inbox.life, now))
+
+    def unanswered(self, since: float, now: float) -> None:
+        """Two questions in a row, the first at `since`, got no answer, and nothing moved."""
+        self._inbox.post(Unanswered(self._inbox.life, since, now))
 
     async def probe(self) -> None:
         """Ask `/health` once after ready; before ready the engine is looked at more often anyway."""

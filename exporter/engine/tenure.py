@@ -15,14 +15,17 @@ from exporter.engine import adoption
 from exporter.engine.board import StatusBoard
 from exporter.engine.command import EngineCommand
 from exporter.engine.events import (
+    Answered,
     CanaryEnded,
     Exited,
     Inbox,
     Loading,
     Probed,
     Scraped,
+    Seen,
     Serving,
     StopAsked,
+    Unanswered,
 )
 from exporter.engine.incident import write_incident
 from exporter.engine.life import Life
@@ -99,7 +102,7 @@ class Tenure:
                     life.look_around()
                 case Serving():
                     self._became_ready(event)
-                case Scraped() | Probed() | CanaryEnded():
+                case Scraped() | Probed() | CanaryEnded() | Answered() | Unanswered():
                     failure = self._judge(event)
                     if failure is not None and self._settings.on_hang == "restart":
                         return await self._put_down(failure)
@@ -145,20 +148,15 @@ class Tenure:
         self._life.became_ready(time.monotonic())
         self._board.move(Event.SERVE, changes, **told)
 
-    def _judge(self, event: Scraped | Probed | CanaryEnded) -> Failure | None:
+    def _judge(self, event: Seen) -> Failure | None:
         """Let the vigil judge what was seen; a failure when something new says that the engine is unresponsive."""
         vigil = self._life.vigil
         if vigil is None:
             return None
         before = vigil.signals
-        match event:
-            case Scraped():
-                vigil.scraped(event, self._board.status.models[0])
-            case CanaryEnded():
-                vigil.canary_ended(event)
-            case Probed():
-                vigil.probed(event)
-                self._life.look_around()
+        vigil.judge(event, self._board.status.models[0])
+        if isinstance(event, Probed):
+            self._life.look_around()
         new = [signal for signal in vigil.signals if signal not in before]
         for signal in new:
             self._parts.metrics.stalled(signal)

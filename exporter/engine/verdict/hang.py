@@ -6,6 +6,10 @@ So: work was wanted, the counters stood still for a set time, a one-token canary
 still stand. One of these alone is no verdict. `running` alone misleads: a wedged engine has been seen at 0, so demand
 that nobody served stays demand until the counters move.
 
+Where nobody asks, the daemon's own questions are the demand: two in a row without an answer are as good as a user's
+request that waits since the first of them. Tokens that reach users through the gateway are progress, whatever the page
+says.
+
 Only time that the daemon was awake for counts: after a gap in `now` (a stopped or suspended daemon, a frozen machine)
 watching starts over. All times are seconds of one monotonic clock.
 """
@@ -138,6 +142,30 @@ def judge_canary(
     if outcome is CanaryOutcome.INCONCLUSIVE:
         return replace(watch, canary=_Canary.INCONCLUSIVE), Verdict.NOTHING
     return replace(watch, canary=_Canary.NONE, hung=True), Verdict.HUNG
+
+
+def judge_unanswered(policy: HangPolicy, watch: HangWatch, since: float, now: float) -> HangWatch:
+    """Two different questions in a row got no answer, the first asked at `since`: wanted work without progress.
+
+    No verdict by itself. From here on it is as with users: the time with demand and flat counters, and then the canary.
+    It says nothing where the counters moved meanwhile (busy), cannot be read, or where the daemon slept.
+    """
+    slept = now - watch.last_input > policy.gap
+    watch = tick(policy, watch, now)
+    moved = watch.moved_at is not None and watch.moved_at >= since
+    if slept or moved or watch.hung or watch.counter is None or now - watch.ready_since < policy.grace:
+        return watch
+    # The scrapes' own time since the last one is added by the next of them.
+    flat_for = max(watch.flat_for or 0.0, now - since - watch.awake)
+    return replace(watch, demand=True, flat_for=flat_for)
+
+
+def judge_progress(policy: HangPolicy, watch: HangWatch, at: float, now: float) -> tuple[HangWatch, Verdict]:
+    """The engine gave out a token at `at`, as somebody saw who is not its page: the gateway, or who asked it."""
+    watch = tick(policy, watch, now)
+    if watch.moved_at is not None and at <= watch.moved_at:
+        return watch, Verdict.NOTHING
+    return _moved(watch, at)
 
 
 def _moved(watch: HangWatch, now: float) -> tuple[HangWatch, Verdict]:

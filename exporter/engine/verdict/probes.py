@@ -15,6 +15,14 @@ from pydantic import SecretStr
 from exporter.engine.output.diagnosis import Failure
 from exporter.engine.verdict.hang import CanaryOutcome
 from exporter.engine.verdict.health import Health
+from exporter.engine.verdict.question import (
+    ELSEWHERE,
+    Surface,
+    TokenAnswer,
+    TokenOutcome,
+    TokenStream,
+    refused,
+)
 from exporter.engine.verdict.refusals import refusal
 
 _BODY_LIMIT = 1 << 20
@@ -50,8 +58,12 @@ class EngineClient:
         http: Callable[[], aiohttp.ClientSession],
         *,
         tls_verify: bool = True,
+        has_priorities: bool = False,
     ) -> None:
+        """`has_priorities`: the engine takes a `priority` (`--scheduling-policy priority`), and gets one with each question."""
         self._http = http
+        self._first = has_priorities
+        self._surface: Surface | None = None
         self._ssl = tls_verify
         self._headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
         self.turn_to(base_url)
@@ -140,32 +152,91 @@ class EngineClient:
     async def canary(self, model: str, timeout: float) -> tuple[CanaryOutcome, float]:  # noqa: ASYNC109
         """Ask `model` for one token; the outcome, and the seconds it took.
 
-        An answer of 400 to 499, 502 and 503 came from the API server or something before it: the engine was not asked.
+        An answer of 400 to 499, 501 to 503 came from the API server or something before it: the engine was not asked.
         """
+        answer = await self.ask(model, "1", timeout)
+        if answer.outcome is TokenOutcome.SUCCESS:
+            return CanaryOutcome.ANSWERED, answer.took
+        failed = answer.outcome.went_unanswered
+        return CanaryOutcome.FAILED if failed else CanaryOutcome.INCONCLUSIVE, answer.took
+
+    async def ask(self, model: str, prompt: str, timeout: float) -> TokenAnswer:  # noqa: ASYNC109
+        """Ask `model` for one token after `prompt`, the way that it takes; `timeout` is for all that it needs."""
         begun = time.monotonic()
-        request = {"model": model, "prompt": "1", "max_tokens": 1, "temperature": 0}
+        ways = sorted(Surface, key=lambda surface: surface is not self._surface)
+        answer = TokenAnswer(TokenOutcome.TIMEOUT, 0.0)
+        for surface in ways:
+            left = max(0.0, begun + timeout - time.monotonic())
+            answer = await self._ask(surface, model, prompt, left)
+            if answer.status not in ELSEWHERE:
+                self._surface = surface if answer.status == 200 else self._surface
+                break
+        return answer
+
+    async def _ask(self, surface: Surface, model: str, prompt: str, timeout: float) -> TokenAnswer:  # noqa: ASYNC109
+        begun = time.monotonic()
+        status: int | None = None
+        first_token: float | None = None
+        stream = TokenStream()
+
+        def answer(outcome: TokenOutcome, detail: str = "") -> TokenAnswer:
+            took = time.monotonic() - begun
+            return TokenAnswer(
+                outcome, took, first_token, stream.input_tokens, stream.output_tokens, status, detail
+            )
+
         try:
             async with (
                 asyncio.timeout(timeout),
                 self._http().post(
-                    f"{self.base_url}/v1/completions",
-                    json=request,
+                    f"{self.base_url}{surface.value}",
+                    json=surface.question(model, prompt, first=self._first),
                     headers=self._headers,
                     allow_redirects=False,
                     ssl=self._ssl,
                 ) as response,
             ):
-                await response.content.read(1)
                 status = response.status
-        except (TimeoutError, *_NO_ANSWER):
-            return CanaryOutcome.FAILED, time.monotonic() - begun
-        if status == 200:
-            outcome = CanaryOutcome.ANSWERED
-        elif status < 500 or status in (502, 503):
-            outcome = CanaryOutcome.INCONCLUSIVE
-        else:
-            outcome = CanaryOutcome.FAILED
-        return outcome, time.monotonic() - begun
+                if status != 200:
+                    return answer(refused(status), f"status {status}")
+                if not response.content_type.startswith("text/event-stream"):
+                    await _take_whole(response, stream)
+                    return answer(TokenOutcome.SUCCESS)
+                read = 0
+                async for data in response.content.iter_any():
+                    read += len(data)
+                    stream.feed(data)
+                    if stream.has_token and first_token is None:
+                        first_token = time.monotonic() - begun
+                    if stream.failed or stream.finished or read > _BODY_LIMIT:
+                        break
+        except TimeoutError:
+            return answer(TokenOutcome.TIMEOUT, f"no token within {timeout:g} s")
+        except _NO_ANSWER as error:
+            lost = TokenOutcome.ENGINE_UNREACHABLE if status is None else TokenOutcome.TRUNCATED
+            return answer(lost, _words(error))
+        if stream.failed:
+            return answer(TokenOutcome.ENGINE_ERROR, "an error in the stream")
+        if not (stream.finished and stream.has_token):
+            return answer(TokenOutcome.TRUNCATED, "the stream did not end properly")
+        return answer(TokenOutcome.SUCCESS)
+
+
+async def _take_whole(response: aiohttp.ClientResponse, stream: TokenStream) -> None:
+    """The answer of a server that does not stream, as embeddings are; its usage, where it says so."""
+    import json
+
+    body = bytearray()
+    async for data in response.content.iter_any():
+        body += data
+        if len(body) > _BODY_LIMIT:
+            return
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return
+    if isinstance(document, dict):
+        stream.take_usage(document)
 
 
 def _model_ids(body: bytes) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from exporter.engine.events import CanaryEnded, Inbox, Probed, Scraped
+from exporter.engine.events import Answered, CanaryEnded, Inbox, Probed, Scraped, Seen, Unanswered
 from exporter.engine.metrics import EngineMetrics
 from exporter.engine.output.diagnosis import Failure
 from exporter.engine.verdict import hang, health
@@ -57,8 +57,24 @@ class Vigil:
         """What says that the engine is unresponsive now: `no_progress`, `health`, both, or nothing."""
         return ("no_progress",) * self._hang.hung + ("health",) * self._health.down
 
+    def judge(self, event: Seen, model: str) -> None:
+        """Take in what was seen; a canary for `model` goes out where the verdict asks for one."""
+        match event:
+            case Scraped():
+                self.scraped(event, model)
+            case Probed():
+                self.probed(event)
+            case CanaryEnded():
+                self.canary_ended(event)
+            case Answered():
+                self._hang, _ = hang.judge_progress(self._hang_policy, self._hang, event.at, event.at)
+            case Unanswered():
+                self._hang = hang.judge_unanswered(self._hang_policy, self._hang, event.since, event.at)
+
     def scraped(self, event: Scraped, model: str) -> None:
         """Take in a scrape; a canary for `model` goes out where the verdict asks for one."""
+        if event.token_at is not None:
+            self._hang, _ = hang.judge_progress(self._hang_policy, self._hang, event.token_at, event.at)
         self._hang, verdict = hang.judge_scrape(self._hang_policy, self._hang, event.progress, event.at)
         if verdict is Verdict.SEND_CANARY:
             self.canary = self._spawn(self._send_canary(model), "engine canary")

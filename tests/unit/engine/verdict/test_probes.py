@@ -161,6 +161,7 @@ async def test_a_health_page_that_is_refused_says_what_to_set(engine: Engine) ->
         (401, CanaryOutcome.INCONCLUSIVE),
         (404, CanaryOutcome.INCONCLUSIVE),
         (429, CanaryOutcome.INCONCLUSIVE),
+        (501, CanaryOutcome.INCONCLUSIVE),
         (503, CanaryOutcome.INCONCLUSIVE),
         (500, CanaryOutcome.FAILED),
     ],
@@ -170,7 +171,7 @@ async def test_a_canary_is_one_token_and_only_the_engine_itself_can_fail_it(
 ) -> None:
     engine.answer = engine.respond(status, b"{}")
     assert (await engine.client.canary('na"me', 5.0))[0] is outcome
-    ((path, _, body),) = engine.requests
+    path, _, body = engine.requests[0]
     assert path == "/v1/completions"
     assert b'"max_tokens": 1' in body
     assert b'"na\\"me"' in body
