@@ -118,7 +118,8 @@ def serve(settings: Settings) -> int:
             gateway.bind(lambda holder: _is_our_engine(settings.data_dir, holder))
             stack.callback(gateway.close)
         try:
-            asyncio.run(_live(settings, watched, gateway, data_dir, blocks, readers, server))
+            with asyncio.Runner(loop_factory=None if gateway is None else gateway.event_loop) as runner:
+                runner.run(_live(settings, watched, gateway, data_dir, blocks, readers, server))
         except ConfigError:
             raise
         except Exception as failure:

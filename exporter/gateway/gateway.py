@@ -24,6 +24,7 @@ from exporter.gateway.keys.file import KeysFile
 from exporter.gateway.measuring.access_log import AccessLog
 from exporter.gateway.measuring.recorder import Recorder
 from exporter.gateway.models import Models, fetch_models
+from exporter.gateway.relay.polling import new_event_loop
 from exporter.gateway.relay.server import Relay
 from exporter.gateway.routes import Routes
 from exporter.settings import EngineSettings, Settings
@@ -97,6 +98,11 @@ class Gateway:
         self._learned: dict[str, frozenset[str]] = {}
         self._ask_at: dict[str, float] = {}
         self._addresses = {engine.name: engine.base_url for engine in engines}
+
+    @staticmethod
+    def event_loop() -> asyncio.AbstractEventLoop:
+        """The event loop that serves a gateway best."""
+        return new_event_loop()
 
     def bind(self, leaves: Callable[[ProcessId], bool] = lambda holder: False) -> None:
         """Take the port; clients that connect from now on wait in the kernel.
