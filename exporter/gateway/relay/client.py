@@ -72,6 +72,7 @@ class ClientConnection(asyncio.Protocol):
         "_heard",
         "_parts",
         "_paused",
+        "_pieces",
         "_phase",
         "address",
         "due",
@@ -96,7 +97,10 @@ class ClientConnection(asyncio.Protocol):
         self._head: RequestHead | None = None
         """The last one, which will most likely come again."""
         self._ahead = b""
+        self._pieces = bytearray()
+        """Of a head that has not come whole."""
         self._parts: bytearray | None = None
+        """Of a body that is held."""
         self._body: Body | None = None
         self._buffered = 0
         self._forwarded = b""
@@ -173,27 +177,25 @@ class ClientConnection(asyncio.Protocol):
 
     def _gather(self, data: bytes) -> None:
         """A head that comes in pieces."""
-        now = self.relay.clock()
+        relay = self.relay
+        now = relay.clock()
         if self._phase == IDLE:
             if not data:
                 return
             self._phase = HEAD
             self._heard = now
-            self.due = min(self.due, now + self.relay.settings.head_timeout)
-            self._parts = bytearray()
-            self.relay.idle.pop(self, None)
-        parts = self._parts
-        assert parts is not None
-        searched = max(len(parts) - 3, 0)
-        parts += data
-        end = parts.find(HEAD_END, searched)
-        if end >= 0:
-            self._parts = None
+            self.due = min(self.due, now + relay.settings.head_timeout)
+            relay.idle.pop(self, None)
+        pieces = self._pieces
+        searched = max(len(pieces) - 3, 0)
+        pieces += data
+        if pieces.find(HEAD_END, searched) >= 0:
+            self._pieces = bytearray()
             self._phase = IDLE
-            self._begin(bytes(parts), self._heard)
-        elif len(parts) > self.relay.settings.head_limit:
+            self._begin(bytes(pieces), self._heard)
+        elif len(pieces) > relay.settings.head_limit:
             self._turn_away(_TOO_LONG, now)
-        elif not parts[:1].isalpha():
+        elif not pieces[:1].isalpha():
             self._turn_away(bad_request("This is no HTTP request."), now)
 
     def _begin(self, data: bytes, now: float) -> None:
@@ -379,7 +381,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _drop_body(self) -> None:
         self._body = None
-        if self._parts is not None and self._phase == BODY:
+        if self._parts is not None:
             self.relay.held_bytes -= len(self._parts)
         self._parts = None
 
@@ -421,7 +423,7 @@ class ClientConnection(asyncio.Protocol):
         name = next(_ids)
         exchange = Exchange(_NO_ENDPOINT, "", name, self.address, now)
         relay.recorder.begin(exchange)
-        self._parts = None
+        self._pieces = bytearray()
         passage = self.passage = Passage(
             self, RequestHead(b""), None, exchange, b"X-Request-Id: %b\r\n" % name.encode()
         )

@@ -11,6 +11,7 @@ the last head is kept with what was found in it (`before`, `after`): to see that
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import httptools
@@ -273,22 +274,24 @@ def _note_request_field(head: RequestHead, match: re.Match[bytes]) -> None:
 
 
 def _note_connection(head: RequestHead, value: bytes) -> None:
-    for token in value.split(b","):
-        option = token.strip()
-        if option == b"close":
-            head.keep_alive = False
-        elif option == b"keep-alive":
-            head.keep_alive = head.keep_alive or not head.modern
+    options = [token.strip() for token in value.split(b",")]
+    if b"close" in options:
+        head.keep_alive = False
+    elif b"keep-alive" in options and not head.modern:
+        head.keep_alive = True
+    for option in options:
         if option not in _NEVER_NAMED:
-            _cut_named(head, option)
+            for span in _lines_of(head.raw, head.start, option):
+                head.cut(*span)
 
 
-def _cut_named(head: RequestHead, name: bytes) -> None:
-    lowered = head.raw.lower()
-    at = lowered.find(b"\r\n" + name + b":", head.start)
+def _lines_of(raw: bytes, start: int, name: bytes) -> Iterator[tuple[int, int]]:
+    """The spans of all lines of a header, each from its CRLF to before the next."""
+    lowered = raw.lower()
+    at = lowered.find(b"\r\n" + name + b":", start)
     while at >= 0:
         end = lowered.index(b"\r\n", at + 2)
-        head.cut(at, end)
+        yield at, end
         at = lowered.find(b"\r\n" + name + b":", end)
 
 
@@ -375,7 +378,10 @@ class AnswerHead:
 
 def read_answer_head(raw: bytes) -> AnswerHead:
     """Find what matters in a whole head; raises `httptools.HttpParserError` for one that is not valid."""
-    httptools.HttpResponseParser(_NOBODY).feed_data(raw)
+    try:
+        httptools.HttpResponseParser(_NOBODY).feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        raise httptools.HttpParserError("the engine switches protocols, and nobody asked for that") from None
     head = AnswerHead(raw)
     start = head.start = raw.find(b"\r\n")
     if raw[:9] != b"HTTP/1.1 ":
@@ -415,6 +421,8 @@ def _note_answer_connection(head: AnswerHead, value: bytes) -> None:
             head.keep_alive = False
         elif option == b"keep-alive":
             head.keep_alive = True
+        if option not in _NEVER_NAMED and head.cuts is not None:
+            head.cuts += _lines_of(head.raw, head.start, option)
 
 
 def answer_head(head: AnswerHead, raw: bytes, *, chunked: bool, extra: bytes) -> bytes:

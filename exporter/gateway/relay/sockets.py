@@ -68,11 +68,15 @@ class SocketTransport(asyncio.Transport):
             except OSError as error:
                 self._lose(error)
                 return
-            if data:
-                self._received(data)
-            elif not self._protocol.eof_received():
-                self._reading = False
-                self.close()
+            try:
+                if data:
+                    self._received(data)
+                elif not self._protocol.eof_received():
+                    self._reading = False
+                    self.close()
+            except BaseException:
+                self._lose(None)
+                raise
 
     def _watch(self) -> None:
         events = (READABLE if self._reading and not self._closing else 0) | (WRITABLE if self._buffer else 0)
