@@ -1,5 +1,6 @@
 """Settings: command line flags > environment > systemd credentials > TOML or YAML file > defaults."""
 
+from exporter.settings.engines import EngineEntry
 from exporter.settings.gateway import GatewaySettings
 from exporter.settings.load import ENV_PREFIX, FLAGS, Settings, load_settings, option_names
 from exporter.settings.sections import (
@@ -19,6 +20,7 @@ from exporter.settings.sections import (
 __all__ = [
     "ENV_PREFIX",
     "FLAGS",
+    "EngineEntry",
     "EngineSettings",
     "GatewaySettings",
     "GpuSettings",

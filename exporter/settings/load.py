@@ -11,17 +11,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
 from exporter.errors import ConfigError
+from exporter.settings.engines import EngineEntry, check_entries, read_entries
 from exporter.settings.gateway import GatewaySettings
 from exporter.settings.sections import (
     EngineSettings,
@@ -83,10 +85,25 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
+    engines: Annotated[tuple[EngineEntry, ...], NoDecode] = Field(
+        (),
+        description="Several engines on this box, as a list of tables `[[engines]]`: each with `name`, `gpus`, and options of `[engine]` of its own, which holds what they share. As JSON in the environment.",
+    )
     data_dir: Annotated[Path, BeforeValidator(_not_empty)] = Field(
         default_factory=default_data_dir,
         description="Folder for the engine's output, incidents and what must outlive a restart; one daemon each.",
     )
+
+    @field_validator("engines", mode="before")
+    @classmethod
+    def _inherit(cls, value: object, info: ValidationInfo) -> object:
+        return read_entries(value, info.data.get("engine"))
+
+    @field_validator("engines")
+    @classmethod
+    def _differ(cls, value: tuple[EngineEntry, ...], info: ValidationInfo) -> tuple[EngineEntry, ...]:
+        rules = info.data.get("rules")
+        return check_entries(value, None if rules is None else rules.instance)
 
 
 _SECTIONS: dict[str, type[Section]] = {
@@ -180,6 +197,8 @@ def _remove(locations: Iterable[tuple[int | str, ...]], sources: list[dict[str, 
                 removed |= values.pop(str(location[0]), None) is not None
             elif len(location) > 1 and isinstance(section := values.get(str(location[0])), dict):
                 removed |= section.pop(location[1], None) is not None
+            elif location[0] == "engines":
+                removed |= values.pop("engines", None) is not None
     return removed
 
 
@@ -278,6 +297,8 @@ class _Places:
         self._file_values = file_values
 
     def of(self, location: tuple[str, ...]) -> str:
+        if location[0] == "engines" and len(location) > 1:
+            return self._of_entry(int(location[1]), location[2] if len(location) > 2 else None)
         dotted = ".".join(location[:2])
         if dotted in _SECTIONS:
             return dotted  # options of it that do not go together, each from where it may come
@@ -293,6 +314,21 @@ class _Places:
             line = _line_of(self._config.read_text(encoding="utf-8"), location)
             return f"{self._config}:{line}: {dotted}" if line else f"{self._config}: {dotted}"
         return dotted
+
+    def _of_entry(self, number: int, option: str | None) -> str:
+        """The place of one of several engines, by its name where it has one."""
+        place = self.of(("engines",))
+        entries = self._file_values.get("engines")
+        named = f"engines[{number}]"
+        if self._config is None or not place.startswith(f"{self._config}:"):
+            source = "" if place == "engines" else f"{place}: "
+        else:
+            entry = entries[number] if isinstance(entries, list) and number < len(entries) else None
+            if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
+                named = f"engines[{entry['name']}]"
+            line = _line_of_entry(self._config.read_text(encoding="utf-8"), number, option)
+            source = f"{self._config}:{line}: " if line else f"{self._config}: "
+        return source + named + (f".{option}" if option else "")
 
 
 def _has(values: Mapping[str, Any], location: tuple[str, ...]) -> bool:
@@ -326,6 +362,21 @@ def _line_of(text: str, location: tuple[str, ...]) -> int | None:
     return None
 
 
+def _line_of_entry(text: str, number: int, option: str | None) -> int | None:
+    """The line, from 1, of an option within the table `[[engines]]` of this number, or of the table where it is not there."""
+    at, inside, header = -1, False, None
+    for line, words in enumerate(text.splitlines(), start=1):
+        bare = words.split("#")[0].strip()
+        if bare.startswith("["):
+            entry = bare.replace(" ", "") == "[[engines]]"
+            at += entry
+            inside = entry and at == number
+            header = line if inside else header
+        elif inside and re.split(r"[=:]", bare, maxsplit=1)[0].strip(" \"'") == option:
+            return line
+    return header
+
+
 def _problems(error: ValidationError, places: _Places) -> list[str]:
     known = option_names()
     problems = []
@@ -335,6 +386,9 @@ def _problems(error: ValidationError, places: _Places) -> list[str]:
         if mistake["type"] == "extra_forbidden":
             dotted = ".".join(location)
             near = difflib.get_close_matches(dotted, known if "." in dotted else Settings.model_fields, n=1)
+            if location[0] == "engines" and len(location) > 2:
+                dotted = location[2]
+                near = difflib.get_close_matches(dotted, EngineEntry.model_fields, n=1)
             message = f"no such setting {dotted}" + (f"; did you mean {near[0]}?" if near else "")
         problems.append(f"{places.of(location)}: {message}")
     return problems

@@ -10,8 +10,9 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from exporter.engine.secrets import mask_argv
+from exporter.settings.engines import EngineEntry
 from exporter.settings.load import FLAGS, Settings, option_names
-from exporter.settings.sections import Section, is_secret
+from exporter.settings.sections import EngineSettings, Section, is_secret
 
 MASK = "********"
 
@@ -21,24 +22,41 @@ def as_toml(settings: Settings) -> str:
     lines: list[str] = []
     for name in Settings.model_fields:
         value = getattr(settings, name)
+        if name == "engines":
+            continue
         if not isinstance(value, Section):
             lines.insert(0, f"{name} = {_toml_value(value)}")
             continue
         lines += ["", f"[{name}]"]
-        for key in type(value).model_fields:
-            option = getattr(value, key)
-            if key == "command":
-                option = mask_argv(option)
-            from_file = getattr(value, f"{key}_file", None)
-            if option is None:
-                lines.append(f"# {key} is not set")
-            elif isinstance(option, SecretStr) or (
-                option and is_secret(type(value).model_fields[key].annotation)
-            ):
-                lines.append(f'# {key} = "{MASK}"' + (" (read from its file)" if from_file else ""))
-            else:
-                lines.append(f"{key} = {_toml_value(option)}")
+        lines += [_line(value, key) for key in type(value).model_fields]
+    for entry in settings.engines:
+        lines += ["", "[[engines]]", *_entry(entry, settings.engine)]
     return "\n".join(lines) + "\n"
+
+
+def _entry(entry: EngineEntry, shared: EngineSettings) -> list[str]:
+    """What one of several engines has of its own: its name first, and nothing that `[engine]` says for all."""
+    own = ("name", "gpus", "command", "url")
+    others = [
+        key
+        for key in EngineSettings.model_fields
+        if key not in own and getattr(entry, key) != getattr(shared, key)
+    ]
+    return [_line(entry, key) for key in (*own, *others) if getattr(entry, key) not in (None, ())]
+
+
+def _line(section: Section, key: str) -> str:
+    """One option as a line of TOML, a comment where it is not set or secret."""
+    option = getattr(section, key)
+    if key == "command":
+        option = mask_argv(option)
+    if option is None:
+        return f"# {key} is not set"
+    if isinstance(option, SecretStr) or (option and is_secret(type(section).model_fields[key].annotation)):
+        return f'# {key} = "{MASK}"' + (
+            " (read from its file)" if getattr(section, f"{key}_file", None) else ""
+        )
+    return f"{key} = {_toml_value(option)}"
 
 
 def _toml_value(value: Any) -> str:
