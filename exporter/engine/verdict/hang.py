@@ -75,6 +75,8 @@ class HangWatch:
 
     ready_since: float
     last_input: float
+    woke_at: float | None = None
+    """When the daemon was last found to have slept."""
     awake: float = 0.0
     """Seconds watched since the last scrape."""
     counter: float | None = None
@@ -97,7 +99,7 @@ def tick(policy: HangPolicy, watch: HangWatch, now: float) -> HangWatch:
     gap = now - watch.last_input
     if gap > policy.gap:
         calm = _Canary.MOOT if watch.canary is _Canary.OUT else watch.canary
-        return replace(watch, last_input=now, awake=0.0, flat_for=None, canary=calm)
+        return replace(watch, last_input=now, woke_at=now, awake=0.0, flat_for=None, canary=calm)
     return replace(watch, last_input=max(now, watch.last_input), awake=watch.awake + max(gap, 0.0))
 
 
@@ -150,8 +152,8 @@ def judge_unanswered(policy: HangPolicy, watch: HangWatch, since: float, now: fl
     No verdict by itself. From here on it is as with users: the time with demand and flat counters, and then the canary.
     It says nothing where the counters moved meanwhile (busy), cannot be read, or where the daemon slept.
     """
-    slept = now - watch.last_input > policy.gap
     watch = tick(policy, watch, now)
+    slept = watch.woke_at is not None and watch.woke_at > since
     moved = watch.moved_at is not None and watch.moved_at >= since
     if slept or moved or watch.hung or watch.counter is None or now - watch.ready_since < policy.grace:
         return watch

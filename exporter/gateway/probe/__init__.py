@@ -1,0 +1,1 @@
+"""What an engine that nobody asks would have answered, and how fast."""
