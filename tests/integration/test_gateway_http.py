@@ -6,11 +6,7 @@ import asyncio
 import json
 
 import pytest
-
-from exporter.gateway.keys.check import Keys
-from exporter.gateway.keys.key import Key, digest
-from exporter.gateway.model import Outcome
-from tests.integration.gateway_wire import (
+from gateway_wire import (
     DONE,
     JSON_OK,
     USAGE,
@@ -24,6 +20,10 @@ from tests.integration.gateway_wire import (
     sse,
     token,
 )
+
+from exporter.gateway.keys.check import Keys
+from exporter.gateway.keys.key import Key, digest
+from exporter.gateway.model import Outcome
 
 STREAM = b'{"model":"m","stream":true}'
 

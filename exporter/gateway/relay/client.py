@@ -72,8 +72,8 @@ class ClientConnection(asyncio.Protocol):
         "_heard",
         "_parts",
         "_paused",
-        "_pieces",
         "_phase",
+        "_pieces",
         "address",
         "due",
         "keep_alive",
@@ -135,6 +135,8 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """A client that says no more has left: a server of language models has no use for one that only listens."""
+        if self.passage is not None:
+            self.transport.abort()
         return False
 
     def data_received(self, data: bytes) -> None:
@@ -169,9 +171,18 @@ class ClientConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._blocked_since = None
-        if self.passage is not None and self.passage.engine is not None:
-            self.passage.heard = self.relay.clock()
-            self.passage.engine.transport.resume_reading()
+        passage = self.passage
+        if passage is None:
+            if self._phase == ANSWER:
+                self.relay.loop.call_soon(self._next)
+        elif passage.engine is not None:
+            passage.heard = self.relay.clock()
+            passage.engine.transport.resume_reading()
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether more waits to be sent than the client takes."""
+        return self._blocked_since is not None
 
     # Heads
 
@@ -444,6 +455,9 @@ class ClientConnection(asyncio.Protocol):
             self.close()
             return
         relay = self.relay
+        if self._blocked_since is not None:
+            self._phase = ANSWER  # The next one can wait until this client reads what it has asked for.
+            return
         if self._ahead:
             self._phase = ANSWER
             relay.loop.call_soon(self._next)
@@ -462,7 +476,8 @@ class ClientConnection(asyncio.Protocol):
         self.due = self.relay.clock() + self.relay.settings.idle_timeout
         self.relay.idle[self] = None
         self.resume()
-        self.data_received(data)
+        if data:
+            self.data_received(data)
 
     def cut(self, *, abruptly: bool) -> None:
         """End the connection so that the client sees that its answer is not whole."""
@@ -482,12 +497,14 @@ class ClientConnection(asyncio.Protocol):
         transport = self.transport
         if transport.is_closing():
             return
+        self._heard = self.relay.clock()
         if unread and transport.can_write_eof():
             transport.write_eof()
-            self.due = self.relay.clock() + _LINGER_SECONDS
+            self.due = self._heard + _LINGER_SECONDS
             self.resume()
         else:
             transport.close()
+            self.due = self._heard + self.relay.settings.write_timeout
 
     # The clock
 
@@ -523,6 +540,8 @@ class ClientConnection(asyncio.Protocol):
                 self._turn_away(_SLOW, now)
         elif phase == IDLE:
             self.transport.close()
+        elif self.transport.get_write_buffer_size() and now < self._heard + settings.write_timeout:
+            self.due = now + 1.0
         else:
             self.transport.abort()
 

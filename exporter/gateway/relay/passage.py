@@ -188,7 +188,7 @@ class Passage:
         exchange.backend = backend.name
         exchange.tries += 1
         pool: Pool = self.client.relay.pool(backend)
-        engine = pool.take()
+        engine = pool.take() if self.body is not None else None  # what streams can be sent but once
         if engine is None:
             pool.connect(self._connected)
         else:
@@ -321,7 +321,7 @@ class Passage:
                     out = b"%x\r\n%b\r\n" % (len(shown), shown) if mode == _CHUNKED else shown
                 else:
                     out = b""
-                self._last = shown
+                self._last = out or self._last
             else:
                 out = raw if mode == _RAW else b""
         else:
@@ -426,6 +426,8 @@ class Passage:
         engine = self.engine
         assert engine is not None
         if engine.keep_alive and not self._upload_is_open():
+            if self.client.is_blocked:
+                engine.transport.resume_reading()
             engine.pool.put(engine, now)
         else:
             engine.abort()
@@ -450,7 +452,7 @@ class Passage:
             return
         client = self.client
         events = self._events
-        whole_events = self._last.endswith(b"\n\n")
+        whole_events = self._last.endswith(b"\n\n\r\n")  # an event's end, and its chunk's
         if events is not None and whole_events and not events.finished and self._mode != _BARE:
             client.transport.write(chunk(error_event(refusal)))
         judge(

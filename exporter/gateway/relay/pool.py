@@ -25,7 +25,7 @@ Connected = Callable[[EngineConnection | OSError], None]
 class Pool:
     """The idle connections to one engine, the last used first, so that those too many grow old and go."""
 
-    __slots__ = ("_connecting", "_loop", "_poller", "_timeout", "backend", "idle", "last_head")
+    __slots__ = ("_address", "_connecting", "_loop", "_poller", "_timeout", "backend", "idle", "last_head")
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Pool:
     ) -> None:
         self.backend = backend
         self.idle: list[EngineConnection] = []
+        self._address = (backend.host, backend.port)
         self.last_head: AnswerHead | None = None
         """Of the last answer: an engine's heads differ by the second."""
         self._timeout = connect_timeout
@@ -91,9 +92,13 @@ class Pool:
         connected(connection)
 
     def drop_old(self, now: float) -> None:
-        """Close what has been idle for too long."""
+        """Close what has been idle for too long, or leads to where the engine was before it moved."""
         idle = self.idle
         count = 0
+        address = (self.backend.host, self.backend.port)
+        if address != self._address:
+            self._address = address
+            count = len(idle)
         while count < len(idle) and now - idle[count].idle_since > KEEP_IDLE:
             count += 1
         old = idle[:count]
