@@ -153,6 +153,11 @@ class Indicators:
         """The engine's work as the last page has it; nothing known after a missed one."""
         return self._progress
 
+    @property
+    def report(self) -> Report:
+        """What the summary is made of, for one over several engines."""
+        return self._report
+
     def summary(self) -> Summary:
         """The summary over the sliding window, as the gauges show it."""
         return self._report.summary()

@@ -41,7 +41,10 @@ class Report:
         ttft_bounds: tuple[float, ...],
         duration_bounds: tuple[float, ...],
     ) -> None:
-        self._bounds = ttft_bounds, duration_bounds
+        self.bounds = ttft_bounds, duration_bounds
+        """Of the two histograms in the vector."""
+        self.gained: tuple[float, list[float]] = 0.0, []
+        """Seconds that the window covers, and what the vector gained in them; empty before the first row."""
         self._slots = {name: block.gauge(family) for name, family in SUMMARY.items()}
         self._window = SlidingWindow(window)
         self._speeds = SlidingSamples(window)
@@ -80,9 +83,9 @@ class Report:
         if running is not None or waiting is not None:
             self.peak = max(self.peak or 0.0, (running or 0.0) + (waiting or 0.0))
         success, failed, ended, tokens_in, tokens_out, _ = vector[: len(SCALARS)]
-        elapsed, gains = self._window.advance(now, vector)
+        self.gained = elapsed, gains = self._window.advance(now, vector)
         self._speeds.expire(now)
-        fields = windowed(elapsed, gains, *self._bounds)
+        fields = windowed(elapsed, gains, *self.bounds)
         fields["num_waiting_requests"] = waiting
         fields["num_running_requests"] = running
         fields["peak_concurrent_requests"] = self.peak
@@ -99,7 +102,7 @@ class Report:
             value = fields.get(name)
             if value != slot.value:
                 slot.set(value)
-        ttft = len(SCALARS) + len(self._bounds[0])
+        ttft = len(SCALARS) + len(self.bounds[0])
         sample = (running, waiting, kv_usage, success, failed, tokens_in, tokens_out)
         self._recent.append((now, up, (*sample, *vector[ttft : ttft + 2], *vector[-2:])))
         while now - self._recent[0][0] > RECENT_SECONDS:

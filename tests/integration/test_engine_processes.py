@@ -249,6 +249,33 @@ async def test_an_orphan_with_a_clean_environment_is_found_by_its_parent(yard: Y
     assert identify(hidden) is None
 
 
+@pytest.mark.parametrize("environment", ["os.environ", "{}"])
+async def test_an_orphan_of_one_engine_is_not_anothers(yard: Yard, environment: str) -> None:
+    """With its mark it is told at once; without, by the engine that knew it before."""
+    other = yard.start(yard.script("tell('other'); rest()"))
+    process = yard.start(
+        yard.script(f"""
+        if os.fork() == 0:
+            os.setsid()
+            tell('pid')
+            os.execve('/bin/sleep', ['sleep', '60'], {environment})
+        rest()
+        """)
+    )
+    yard.ready("other")
+    hidden = yard.ready("pid")
+    tree, others = process.tree(), other.tree()
+    if environment == "{}":
+        await eventually(lambda: hidden in {m.pid for m in tree.refresh()}, "the child")
+    os.kill(process.pid, signal.SIGKILL)
+    await wait_exit(process)
+    await asyncio.sleep(0.05)
+    assert {m.pid for m in others.refresh(full=True)} == {other.pid}
+    assert hidden in {m.pid for m in tree.refresh(full=True)}
+    await stop_tree(tree, kill_timeout=5, process=process)
+    await stop_tree(others, kill_timeout=5, process=other)
+
+
 async def test_the_mark_finds_a_process_that_nothing_else_ties_to_the_engine(yard: Yard) -> None:
     """As after a restart of the daemon: the orphan belongs to another subreaper, has a session of its own, was never seen."""
     process = yard.start(yard.script("tell('up'); rest()"))

@@ -20,7 +20,7 @@ import structlog
 
 from exporter.engine.command import EngineCommand
 from exporter.engine.process.procfs import ProcessId, identify
-from exporter.engine.process.tree import EngineTree, forget_own_child, note_own_child
+from exporter.engine.process.tree import EngineTree, forget_own_child, note_own_child, starting_own_child
 from exporter.errors import ExporterError
 
 log = structlog.get_logger(__name__)
@@ -158,20 +158,21 @@ def start(
     fd, opened = _open_output(output)
     try:
         offset = os.fstat(fd).st_size
-        popen = subprocess.Popen(  # noqa: S603  running the given command is the purpose
-            [*_python(), "exec", str(os.getpid()), "1" if keep else "0", "--", *command.argv],
-            stdin=subprocess.DEVNULL,
-            stdout=fd,
-            stderr=fd,
-            cwd=cwd,
-            env=environment,
-            start_new_session=True,
-        )
+        with starting_own_child():
+            popen = subprocess.Popen(  # noqa: S603  running the given command is the purpose
+                [*_python(), "exec", str(os.getpid()), "1" if keep else "0", "--", *command.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=fd,
+                stderr=fd,
+                cwd=cwd,
+                env=environment,
+                start_new_session=True,
+            )
+            note_own_child(popen.pid)
     except (OSError, ValueError) as error:
         raise StartError(f"cannot start a process for the engine: {error}") from error
     finally:
         os.close(fd)
-    note_own_child(popen.pid)
     identity = identify(popen.pid)
     assert identity is not None, "an unreaped child has an entry in /proc"
     guard = None if keep else start_guard(identity, kill_timeout, mark)
@@ -213,26 +214,27 @@ def _python() -> list[str]:
 def start_guard(engine: ProcessId, kill_timeout: float, mark: str) -> Guard | None:
     """A guard for an engine that must not outlive this process; None (and a warning) when it cannot be started."""
     try:
-        popen = subprocess.Popen(  # noqa: S603
-            [
-                *_python(),
-                "guard",
-                str(os.getpid()),
-                str(engine.pid),
-                str(engine.start_ticks),
-                str(kill_timeout),
-                mark,
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            start_new_session=True,
-        )
+        with starting_own_child():
+            popen = subprocess.Popen(  # noqa: S603
+                [
+                    *_python(),
+                    "guard",
+                    str(os.getpid()),
+                    str(engine.pid),
+                    str(engine.start_ticks),
+                    str(kill_timeout),
+                    mark,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+            note_own_child(popen.pid)
     except OSError as error:  # the parent-death signal alone stops the engine in most cases
         log.warning("guard_unavailable", error=str(error))
         return None
     assert popen.stdin is not None
     os.set_blocking(popen.stdin.fileno(), False)
-    note_own_child(popen.pid)
     return Guard(popen)

@@ -180,6 +180,17 @@ def environment_has(pid: int, entry: bytes) -> bool:
     return entry in data.split(b"\0")
 
 
+def environment_value(pid: int, name: bytes) -> bytes | None:
+    """The value of a variable that the process began with; None without it, or where that cannot be read."""
+    try:
+        data = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    return next(
+        (entry[len(name) + 1 :] for entry in data.split(b"\0") if entry.startswith(name + b"=")), None
+    )
+
+
 def command_line(pid: int) -> list[str]:
     """The process's argv as it shows it now; empty for kernel threads, zombies and processes that are gone."""
     with contextlib.suppress(OSError):

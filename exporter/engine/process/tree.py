@@ -7,7 +7,8 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from exporter.engine.process.procfs import (
     Stat,
     command_line,
     environment_has,
+    environment_value,
     pids,
     process_table,
     read_stat,
@@ -26,11 +28,26 @@ from exporter.engine.secrets import mask_argv
 
 _own_children: set[int] = set()
 """Children that this daemon started for itself; they are no orphans of the engine."""
+_starts = 0
+"""Children that are being started, and are not noted yet."""
+_trees: weakref.WeakSet[EngineTree] = weakref.WeakSet()
+"""All trees: an orphan belongs to the one that knew it before."""
 
 
 def note_own_child(pid: int) -> None:
     """This child belongs to the daemon, whatever its session; forget it with `forget_own_child` when it is reaped."""
     _own_children.add(pid)
+
+
+@contextlib.contextmanager
+def starting_own_child() -> Iterator[None]:
+    """Around the start of a child, up to `note_own_child`: meanwhile a look at another engine claims no orphan."""
+    global _starts
+    _starts += 1
+    try:
+        yield
+    finally:
+        _starts -= 1
 
 
 def forget_own_child(pid: int) -> None:
@@ -43,7 +60,7 @@ class EngineTree:
     A process is the engine's when one of these holds, and it is remembered from then on:
     it is the root or was recorded earlier; its parent is the engine's; it is in the root's session while a process known
     to be there keeps that number taken; it is a child of this process that nobody here started (an orphan that the
-    subreaper got); or it began with the engine's mark in its environment (only looked at by a full refresh).
+    subreaper got) and that is no other engine's; or it began with the engine's mark in its environment (only looked at by a full refresh).
 
     `refresh` looks at new pids only (0.2 ms), `refresh(full=True)` at every process (15 µs for each), and `refresh_all`
     does that in a thread. One refresh writes at a time; all else belongs to the event loop.
@@ -64,6 +81,7 @@ class EngineTree:
         self._alive: frozenset[ProcessId] = frozenset()
         self._shared_memory = SharedMemory()
         self._writing = threading.Lock()
+        _trees.add(self)
 
     async def refresh_all(self) -> frozenset[ProcessId]:
         """`refresh(full=True)` in a thread: on a host with thousands of processes it takes a tenth of a second."""
@@ -133,8 +151,18 @@ class EngineTree:
             self._our_child
             and stat.parent == self._me
             and stat.session != self._my_session
+            and not _starts
             and stat.pid not in _own_children
+            and not self._is_of_another(stat)
         )
+
+    def _is_of_another(self, stat: Stat) -> bool:
+        """Whether another engine of this daemon knows an orphan, or it bears another engine's mark."""
+        if any(tree._members.get(stat.pid) == stat.id for tree in tuple(_trees) if tree is not self):
+            return True
+        name, _, value = self._mark.partition(b"=")
+        found = environment_value(stat.pid, name) if value else None
+        return found is not None and found != value
 
     def _reap(self, table: dict[int, Stat]) -> None:
         """Collect orphans that ended. The root is left to whoever waits for its exit code, as are all other children."""
