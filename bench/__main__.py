@@ -13,6 +13,7 @@ BENCHMARKS = (
     "bench.restart",
     "bench.daemon",
     "bench.notify",
+    "bench.gateway",
 )
 
 

@@ -49,8 +49,7 @@ class Line(NamedTuple):
 LOADS: dict[str, tuple[Load, tuple[Line, ...]]] = {
     "a short request": (
         Load(clients=32, warm_up=0.5),
-        (Line("CPU µs a request", "cpu_request", 1.5), Line("requests a second", "requests"), Line("whole answer p50, µs", "whole_p50"),
-         Line("whole answer p99, µs", "whole_p99")),
+        (Line("CPU µs a request", "cpu_request", 1.5), Line("requests a second", "requests")),
     ),
     "a short request with a traceparent of its own": (
         Load(clients=32, warm_up=0.5, traced=1), (Line("CPU µs a request", "cpu_request", 1.5),),
@@ -82,6 +81,12 @@ LOADS: dict[str, tuple[Load, tuple[Line, ...]]] = {
         Load(clients=8, warm_up=0.5, tokens=10_000, rate=2500, seconds=2), (Line("CPU µs a chunk", "cpu_token"),),
     ),
 }  # fmt: skip
+
+
+OF_A_PROXY = frozenset({"cpu_request", "cpu_token", "core", "added_p50"})
+"""What a line without a proxy has none of."""
+NAME, CELL = 28, 26
+"""Widths of what is printed."""
 
 
 def measure(
@@ -120,31 +125,35 @@ def measure(
 
 
 def report(name: str, lines: Sequence[Line], results: dict[str, list[dict[str, float]]]) -> None:
-    """Medians, and ratios to nginx."""
-    print(f"\n{name}")
+    """A row for each peer: medians, and their ratios to nginx."""
     middles = {
         peer: {key: statistics.median(one[key] for one in rounds if key in one) for key in rounds[0]}
         for peer, rounds in results.items()
-        if rounds
     }
-    direct = middles.get("direct", {})
+    direct = middles["direct"].get("ttft_p50")
     for middle in middles.values():
-        if "ttft_p50" in direct:
-            middle["added_p50"] = middle["ttft_p50"] - direct["ttft_p50"]
+        if direct is not None:
+            middle["added_p50"] = middle["ttft_p50"] - direct
     base = middles.get("nginx", {})
-    for line in lines:
-        target = f"  target {line.target:g} × nginx" if line.target else ""
-        print(f"  {line.what}{target}")
-        for peer, middle in middles.items():
-            value = middle.get(line.figure)
-            if value is None or (
-                peer == "direct" and line.figure in {"cpu_request", "cpu_token", "core", "added_p50"}
-            ):
-                continue
-            spread = [one[line.figure] for one in results[peer] if line.figure in one]
-            between = f"({min(spread):.4g} to {max(spread):.4g})" if len(spread) > 1 else ""
-            ratio = f"{value / base[line.figure]:6.2f} × nginx" if base.get(line.figure) else ""
-            print(f"    {peer:16} {value:10.4g} {ratio:16} {between}")
+    heads = [line.what + (f", ≤ {line.target:g} ×" if line.target else "") for line in lines]
+    print(f"\n{name}\n{'':{NAME}}" + "".join(f"  {head:>{CELL}}" for head in heads))
+    for peer, middle in middles.items():
+        cells = []
+        for line in lines:
+            value, ours_only = middle.get(line.figure), line.figure in OF_A_PROXY
+            if value is None or (peer == "direct" and ours_only):
+                cells.append("")
+            elif base.get(line.figure):
+                cells.append(f"{number(value)} {value / base[line.figure]:6.2f} ×")
+            else:
+                cells.append(f"{number(value)}         ")
+        if any(cells):
+            print(f"  {peer:{NAME - 2}}" + "".join(f"  {cell:>{CELL}}" for cell in cells))
+
+
+def number(value: float) -> str:
+    """Three digits that matter."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
 def main() -> None:
@@ -180,7 +189,7 @@ def main() -> None:
         ]
         print(
             f"one engine, {'a core each for proxy, engine and clients' if cores.proxy else 'cores shared'} of"
-            f" {os.cpu_count()}; median of {options.rounds} rounds (least to most)"
+            f" {os.cpu_count()}; medians of {options.rounds} rounds, and × nginx"
         )
         for name, (load, lines) in loads.items():
             results: dict[str, list[dict[str, float]]] = {proxy.name: [] for proxy in proxies}
@@ -189,9 +198,9 @@ def main() -> None:
                 for proxy in proxies[turn:] + proxies[:turn]:
                     results[proxy.name].append(measure(folder, proxy, load, options.seconds, cores.load))
             report(name, lines, results)
-        print("\nmemory, MB")
+        print("\nmemory afterwards, MB")
         for proxy in proxies[1:]:
-            print(f"    {proxy.name:16} {proxy.resident():10.1f}")
+            print(f"  {proxy.name:{NAME - 2}}  {proxy.resident():{CELL - 9}.0f}")
 
 
 if __name__ == "__main__":

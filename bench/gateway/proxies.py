@@ -186,18 +186,23 @@ def litellm(folder: Path, port: int, engine: int) -> Sequence[str]:
     return ("litellm", "--host", "127.0.0.1", "--port", str(port), "--config", str(folder / "litellm.yaml"))
 
 
-def ours(folder: Path, port: int, engine: int, *, more: Sequence[str] = ()) -> Sequence[str]:
-    """The whole daemon: it scrapes, evaluates and stores besides."""
+def ours(folder: Path, port: int, engine: int, *, log_level: str = "warning") -> Sequence[str]:
+    """The whole daemon: it scrapes, evaluates and stores besides. At `info` each request has a line in the log."""
     return exporter(
         "run", "--engine-url", f"http://127.0.0.1:{engine}", "--listen", f"127.0.0.1:{free_port()}",
-        "--data-dir", str(folder / "data"), "--log-level", "warning", "--set", "gpu.source=off",
-        "--set", "gateway.mode=on", "--set", f"gateway.listen=127.0.0.1:{port}", *more,
+        "--data-dir", str(folder / "data"), "--log-level", log_level, "--set", "gpu.source=off",
+        "--set", "gateway.mode=on", "--set", f"gateway.listen=127.0.0.1:{port}",
     )  # fmt: skip
 
 
 def found(router: str | None, also: Sequence[str]) -> dict[str, Callable[[Path, int, int], Sequence[str]]]:
     """All that are there, ours first. `also`: NAME=COMMAND, with {port} and {engine}."""
-    proxies: dict[str, Callable[[Path, int, int], Sequence[str]]] = {"vllm-exporter": ours}
+    proxies: dict[str, Callable[[Path, int, int], Sequence[str]]] = {
+        "vllm-exporter": ours,
+        "vllm-exporter + access log": lambda folder, port, engine: ours(
+            folder, port, engine, log_level="info"
+        ),
+    }
     for text in also:
         name, _, command = text.partition("=")
         proxies[name] = lambda _folder, port, engine, command=command: [
