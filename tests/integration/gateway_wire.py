@@ -160,6 +160,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.begun = 0
+        self.refusals: list[str] = []
         self.ended: list[Exchange] = []
         self._waiting: list[tuple[int, asyncio.Event]] = []
 
@@ -168,6 +169,9 @@ class Ledger:
 
     def gap(self, model: str) -> Callable[[float], None]:
         return lambda seconds: None
+
+    def refused(self, reason: str) -> None:
+        self.refusals.append(reason)
 
     def end(self, exchange: Exchange) -> None:
         self.ended.append(exchange)

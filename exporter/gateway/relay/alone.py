@@ -6,31 +6,23 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Callable
 
+from exporter.exposition.block import Block
 from exporter.gateway.admission.fleet import Backend, Fleet, Standing
 from exporter.gateway.admission.gate import Gate
-from exporter.gateway.model import Exchange
+from exporter.gateway.measuring.recorder import Recorder
 from exporter.gateway.relay.polling import new_event_loop
 from exporter.gateway.relay.server import Relay
 from exporter.gateway.routes import Routes
+from exporter.settings import SliSettings
 from exporter.settings.gateway import GatewaySettings
-
-
-class _Recorder:
-    def begin(self, exchange: Exchange) -> None: ...
-
-    def gap(self, model: str) -> Callable[[float], None]:
-        return lambda seconds: None
-
-    def end(self, exchange: Exchange) -> None: ...
 
 
 async def main(port: int, upstream: int) -> None:
     """Serve until SIGTERM."""
     loop = asyncio.get_running_loop()
     settings = GatewaySettings()
-    fleet = Fleet([Backend("engine", "127.0.0.1", upstream, models=["m", "mock"], standing=Standing.READY)])
+    fleet = Fleet([Backend("engine", "127.0.0.1", upstream, models=["tiny-qwen"], standing=Standing.READY)])
     gate = Gate(settings, fleet, later=loop.call_later)
     relay = Relay(
         settings,
@@ -38,7 +30,7 @@ async def main(port: int, upstream: int) -> None:
         keys=None,
         gate=gate,
         fleet=fleet,
-        recorder=_Recorder(),
+        recorder=Recorder(Block(), Block(), SliSettings(), model_limit=100, patience=2.0),
         local=lambda exchange, target: None,
     )
     await relay.start([socket.create_server(("127.0.0.1", port), backlog=1024)], None)

@@ -403,6 +403,7 @@ class Passage:
         exchange.status = refusal.status
         exchange.outcome = refusal.outcome
         exchange.reason = reason or refusal.code
+        client.relay.recorder.refused(refusal.code)
         answer = refusal_answer(refusal, extra=extra, with_body=exchange.method != "HEAD")
         exchange.response_bytes += len(answer)
         client.transport.write(answer)

@@ -38,6 +38,7 @@ class Recorder(Protocol):
     def begin(self, exchange: Exchange) -> None: ...
     def gap(self, model: str) -> Callable[[float], None]: ...
     def end(self, exchange: Exchange) -> None: ...
+    def refused(self, reason: str) -> None: ...
 
 
 class Relay:
@@ -92,6 +93,13 @@ class Relay:
     def running(self) -> int:
         """Requests that have begun and not ended."""
         return sum(connection.passage is not None for connection in self._connections)
+
+    def token_at(self, backend: str) -> float | None:
+        """When a request that runs at this backend last got a token; None where none did. Looks at every connection."""
+        passages = [connection.passage for connection in self._connections]
+        exchanges = [passage.exchange for passage in passages if passage is not None]
+        times = [x.last_token for x in exchanges if x.last_token is not None and x.backend == backend]
+        return max(times, default=None)
 
     async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None) -> None:
         """Accept clients on listening sockets."""
