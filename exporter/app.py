@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -169,7 +170,8 @@ async def _live(
             session,
             gpu,
             landed=lambda row, now: monitor.landed(row, now),
-            in_flight=lambda: 0 if gateway is None else gateway.in_flight(ENGINE_NAME),
+            in_flight=None if gateway is None else functools.partial(gateway.in_flight, ENGINE_NAME),
+            token_at=lambda: None if gateway is None else gateway.token_at(ENGINE_NAME),
         )
         stack.callback(watch.scraper.close)
         watch.restore(saved)
@@ -259,6 +261,8 @@ async def _live(
 
         scraping = Ticker(settings.scrape.interval, watch.scraper.scrape)
         schedule.every(settings.engine.health_interval, engine.probe, name="probe")
+        if watch.probe is not None:
+            schedule.every(1.0, watch.probe.tick, name="token probe")
         schedule.every(settings.storage.flush_interval, monitor.flush, name="save")
 
         def tell_systemd(status: EngineStatus) -> None:

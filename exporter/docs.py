@@ -14,6 +14,7 @@ def all_families() -> tuple[Family, ...]:
     """Every metric family of our own, in the order in which the README shows them."""
     import exporter.alerting.metrics
     import exporter.engine.metrics
+    import exporter.gateway.probe.families
     import exporter.gpu
     import exporter.notify.forward
     import exporter.notify.metrics
@@ -25,6 +26,7 @@ def all_families() -> tuple[Family, ...]:
 
     return (
         *exporter.sli.FAMILIES,
+        *exporter.gateway.probe.families.FAMILIES,
         *exporter.gpu.FAMILIES,
         *exporter.engine.metrics.FAMILIES,
         *exporter.scrape.metrics.FAMILIES,

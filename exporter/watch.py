@@ -53,7 +53,8 @@ class Watch:
     """An engine, its scraper and its indicators, joined; event loop only.
 
     `landed` is called at the end of each scrape with its row, or None, and its time in unix seconds. `in_flight` counts
-    the requests that the gateway has at the engine: demand that its page may not show.
+    the requests that the gateway has at the engine, demand that its page may not show, and is None without a gateway;
+    `token_at` says when one of them last got a token (monotonic seconds), which is progress.
     """
 
     def __init__(
@@ -65,8 +66,11 @@ class Watch:
         gpu: GpuSampler,
         *,
         landed: Callable[[Row | None, float], None],
-        in_flight: Callable[[], int] = lambda: 0,
+        in_flight: Callable[[], int] | None = None,
+        token_at: Callable[[], float | None] = lambda: None,
     ) -> None:
+        from exporter.gateway.probe.plan import ProbePolicy
+        from exporter.gateway.probe.probe import Probe
         from exporter.scrape.cycle import Scraper
         from exporter.scrape.target import EngineTarget
         from exporter.sli import Indicators
@@ -74,6 +78,7 @@ class Watch:
         self.watched = watched
         self.blocks = blocks
         self._in_flight = in_flight
+        self._token_at = token_at
         self.indicators = Indicators(
             settings.sli,
             blocks.indicators,
@@ -93,18 +98,32 @@ class Watch:
             landed=landed,
         )
         self.engine.subscribe(self.scraper.engine_changed)
+        options = settings.gateway
+        policy = ProbePolicy.of(options.probe_interval, options.probe_timeout, gateway=in_flight is not None)
+        self.probe = (
+            None
+            if policy is None
+            else Probe(
+                policy, self.engine, blocks.indicators, settings.sli, in_flight=in_flight, token_at=token_at
+            )
+        )
+        """None where the engine is never probed."""
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on from what the daemon before saved; before anybody is shown the page."""
         self.indicators.restore(saved.get("indicators", {}))
         self.engine.restore(saved.get("engine", {}))
+        if self.probe is not None:
+            self.probe.restore(saved.get("probe", {}))
 
     def parts(self) -> tuple[Part, ...]:
         """What `restore` needs in the next daemon."""
-        return (
+        parts = (
             Part("indicators", self.indicators.state, lambda: self.blocks.indicators.version),
             Part("engine", self.engine.state, self.engine.state),
         )
+        probe = self.probe
+        return parts if probe is None else (*parts, Part("probe", probe.state, lambda: probe.version))
 
     def load(self) -> float:
         """How busy the engine is, from 0 to 1, for simulated GPUs."""
@@ -126,11 +145,15 @@ class Watch:
         )
 
     def _scraped(self, good: bool, _now: float) -> None:
+        now = time.monotonic()
         progress = None
         if good:
-            seen, waiting = self.indicators.progress(), float(self._in_flight())
+            seen = self.indicators.progress()
+            waiting = 0.0 if self._in_flight is None else float(self._in_flight())
             progress = replace(seen, waiting=max(seen.waiting or 0.0, waiting)) if waiting else seen
-        self.engine.observe(progress, now=time.monotonic())
+        if self.probe is not None:
+            self.probe.page_landed(progress, now)
+        self.engine.observe(progress, now=now, token_at=self._token_at())
 
     def _engine(self, session: aiohttp.ClientSession, gpu: GpuSampler) -> Engine:
         """Our own child, or somebody else's engine."""

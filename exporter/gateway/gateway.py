@@ -92,7 +92,6 @@ class Gateway:
         self._socket: socket.socket | None = None
         self._gate: Gate
         self._relay: Relay | None = None
-        self._stopped = False
         self._hurry = asyncio.Event()
         self._seen: dict[str, Seen] = {}
         self._learned: dict[str, frozenset[str]] = {}
@@ -197,6 +196,10 @@ class Gateway:
     def in_flight(self, name: str) -> int:
         """Requests of users that are at an engine now."""
         return sum(backend.outstanding for backend in self._fleet.backends if backend.name == name)
+
+    def token_at(self, name: str) -> float | None:
+        """When a user's request that still runs at an engine last got a token, in monotonic seconds; None where none did."""
+        return None if self._relay is None else self._relay.token_at(name)
 
     def publish(self) -> None:
         """Bring the blocks up to date."""
