@@ -47,6 +47,12 @@ RETRIES = Family(
     "counter",
     "Tries after the first, because a connection to an engine failed before any byte of an answer.",
 )
+ABANDONED_WAITS = Family(
+    "vllm_exporter_gateway_abandoned_waits_total",
+    "counter",
+    "Streams that their clients left without a token, after a wait that counts among the times to first token (gateway.patience).",
+    ("model_name",),
+)
 ABANDONED = Family(
     "vllm_exporter_gateway_abandoned_seconds_total",
     "counter",
@@ -64,5 +70,6 @@ FAMILIES: tuple[Family, ...] = (
     QUEUED,
     REFUSALS,
     RETRIES,
+    ABANDONED_WAITS,
     ABANDONED,
 )

@@ -31,6 +31,7 @@ class ModelMeasures:
 
     __slots__ = (
         "_abandoned",
+        "_abandoned_waits",
         "_block",
         "_distributions",
         "_errors_before",
@@ -63,6 +64,7 @@ class ModelMeasures:
         self.speed = Distribution(settings.output_tokens_per_second_buckets)
         self.error_ratio = Distribution(settings.error_ratio_buckets)
         self._abandoned = 0.0
+        self._abandoned_waits = 0
         self._distributions: dict[Family, Distribution] = {
             f.TIME_TO_FIRST_TOKEN: self.ttft,
             f.INTER_TOKEN_LATENCY: self.gaps,
@@ -100,6 +102,8 @@ class ModelMeasures:
             self.duration.observe(waited)
         elif outcome is Outcome.ABORTED and exchange.first_token is None:
             self._abandoned += waited
+            if ttft is not None:
+                self._abandoned_waits += 1
         if exchange.received is not None:
             let_in = exchange.ended if exchange.sent_at is None else exchange.sent_at
             self.queue.observe(let_in - exchange.received)
@@ -121,6 +125,7 @@ class ModelMeasures:
             block.counter(f.REQUESTS, name, SOURCE, outcome.value).set(count)
         block.counter(f.TOKENS, name, SOURCE, "input").set(self.input_tokens)
         block.counter(f.TOKENS, name, SOURCE, "output").set(self.output_tokens)
+        block.counter(g.ABANDONED_WAITS, name).set(self._abandoned_waits)
         block.counter(g.ABANDONED, name).set(self._abandoned)
         for family, distribution in self._distributions.items():
             distribution.show(block.histogram(family, distribution.bounds, name, SOURCE))
@@ -133,6 +138,7 @@ class ModelMeasures:
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
             "abandoned": self._abandoned,
+            "abandoned_waits": self._abandoned_waits,
             "distributions": {
                 family.name: distribution.state() for family, distribution in self._distributions.items()
             },
@@ -144,6 +150,7 @@ class ModelMeasures:
         self.input_tokens = int(state["input_tokens"])
         self.output_tokens = int(state["output_tokens"])
         self._abandoned = float(state["abandoned"])
+        self._abandoned_waits = int(state.get("abandoned_waits", 0))
         for family, distribution in self._distributions.items():
             distribution.restore(state["distributions"][family.name])
         self._settle()

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 KEY_SERIES_LIMIT = 1000
 """Pairs of key and model with series of their own; what comes after counts under the key `other`."""
+NO_ROOM = ("queue_full", "queue_timeout", "bodies_full")
+"""Reasons of refusals that stand at zero before the first one, so that a rate sees it: rules/gateway.rules.yml reads them."""
 _STATE_VERSION = 1
 
 
@@ -47,7 +49,7 @@ class Recorder:
         self._ended = ended
         self._models: dict[str, ModelMeasures] = {}
         self._keys: dict[tuple[str, str], KeyMeasures] = {}
-        self._refusals: dict[str, int] = {}
+        self._refusals: dict[str, int] = dict.fromkeys(NO_ROOM, 0)
         self._retries = 0
         self._version = 0
         self._intervals_from: float | None = None
@@ -144,7 +146,7 @@ class Recorder:
             return
         self._models = models
         self._keys = {(key.key, key.model): key for key in keys}
-        self._refusals = refusals
+        self._refusals = dict.fromkeys(NO_ROOM, 0) | refusals
 
     def _model(self, name: str) -> ModelMeasures:
         model = self._models.get(name)

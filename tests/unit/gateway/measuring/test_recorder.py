@@ -120,6 +120,7 @@ def test_one_who_gives_up_after_silence_counts_with_the_wait_and_one_who_closes_
     assert seen.value("vllm_slo_time_to_first_token_seconds_count") == 2
     assert seen.value("vllm_slo_time_to_first_token_seconds_sum") == 30.5
     assert seen.value("vllm_exporter_gateway_abandoned_seconds_total", model_name="m") == 30.5
+    assert seen.value("vllm_exporter_gateway_abandoned_waits_total", model_name="m") == 1
     assert seen.value("vllm_slo_request_duration_seconds_count") in (0, None)
 
 
@@ -229,3 +230,13 @@ def test_whatever_changes_a_total_changes_the_version() -> None:
         before = seen.recorder.version
         change()
         assert seen.recorder.version > before
+
+
+def test_refusals_for_want_of_room_stand_at_zero_before_the_first_one_and_go_on_after_a_restart() -> None:
+    seen = Seen()
+    assert seen.value("vllm_exporter_gateway_refusals_total", reason="queue_full") == 0
+    seen.recorder.refused("queue_full")
+    again = Seen()
+    again.recorder.restore(seen.recorder.state())
+    assert again.value("vllm_exporter_gateway_refusals_total", reason="queue_full") == 1
+    assert again.value("vllm_exporter_gateway_refusals_total", reason="bodies_full") == 0
