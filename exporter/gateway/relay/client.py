@@ -11,17 +11,16 @@ import httptools
 
 from exporter.gateway.keys.key import asked_priority
 from exporter.gateway.model import Dialect, Endpoint, Exchange, Outcome, Refusal
-from exporter.gateway.relay.answers import CONTINUE
 from exporter.gateway.relay.bodies import Body, ChunkedBody, SizedBody
 from exporter.gateway.relay.heads import (
-    HEAD_END,
     MAX_FIELDS,
     BadHeadError,
     RequestHead,
     bad_request,
     read_request_head,
-    recognise,
 )
+from exporter.gateway.relay.lines import HEAD_END, recognise
+from exporter.gateway.relay.own_answers import CONTINUE
 from exporter.gateway.relay.passage import Passage
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
+from exporter.gateway.relay.answer_heads import read_answer_head
 from exporter.gateway.relay.bodies import ChunkedBody
-from exporter.gateway.relay.heads import HEAD_END, read_answer_head, recognise
+from exporter.gateway.relay.lines import HEAD_END, recognise
 
 if TYPE_CHECKING:
-    from exporter.gateway.relay.heads import AnswerHead
+    from exporter.gateway.relay.answer_heads import AnswerHead
     from exporter.gateway.relay.passage import Passage
     from exporter.gateway.relay.pool import Pool
 

@@ -5,29 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
-from exporter.gateway.reading.answer import AnswerReader
-from exporter.gateway.reading.events import EventReader
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.request import read_request, with_usage
-from exporter.gateway.relay.answers import LAST_CHUNK, chunk, error_event, refusal_answer, whole_answer
-from exporter.gateway.relay.heads import AnswerHead, RequestHead, answer_head, onward_head
+from exporter.gateway.relay.answer import BARE, Answer
+from exporter.gateway.relay.heads import RequestHead, onward_head
+from exporter.gateway.relay.own_answers import chunk, refusal_answer, whole_answer
 
 if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend
     from exporter.gateway.admission.limits import Limits
+    from exporter.gateway.relay.answer_heads import AnswerHead
     from exporter.gateway.relay.client import ClientConnection
     from exporter.gateway.relay.engine import EngineConnection
     from exporter.gateway.relay.pool import Pool
-
-_RAW: Final = 0
-"""The answer goes on in the engine's own chunks."""
-_CHUNKED: Final = 1
-"""It goes on in chunks of ours: its content was changed, or had none."""
-_BARE: Final = 2
-"""It goes on by its length, or to the end of the connection."""
-
-_HEAD_WAITS: Final = 64 << 10
-"""A head is sent together with the beginning of a body up to this long: alone it would be of no use, and a system call more."""
 
 _UNREACHABLE: Final = Refusal(
     502,
@@ -55,18 +45,11 @@ class Passage:
     """A request between a client's connection and an engine's."""
 
     __slots__ = (
+        "_answer",
         "_answered",
         "_asked_usage",
-        "_events",
         "_fresh",
-        "_head_out",
-        "_last",
-        "_mode",
-        "_reader",
         "_sending",
-        "_status",
-        "_to_close",
-        "_upload_ended",
         "backend",
         "body",
         "client",
@@ -112,15 +95,8 @@ class Passage:
         self._asked_usage = False
         self._fresh = False
         self._sending = False
-        self._upload_ended = False
-        self._head_out: bytes | None = None
+        self._answer: Answer | None = None
         self._answered = False
-        self._mode = _BARE
-        self._to_close = False
-        self._status: int | None = None
-        self._reader: AnswerReader | None = None
-        self._events: EventReader | None = None
-        self._last = b""
 
     # The way in
 
@@ -257,90 +233,45 @@ class Passage:
 
     def answer_began(self, head: AnswerHead, raw: bytes, length: int | None) -> None:
         """The engine's head is whole. `raw`, `length`: as they are this time, for `head` may be of an answer like this one."""
-        exchange = self.exchange
         client = self.client
-        request = self.head
-        status = self._status = exchange.status = head.status
-        dialect = exchange.endpoint.dialect
-        hides = False
-        if dialect is not Dialect.OPAQUE and status < 400 and not head.encoded:
-            if head.event_stream:
-                exchange.stream = True
-                hides = self._asked_usage and length is None
-                relay = client.relay
-                self._events = EventReader(
-                    exchange,
-                    hide_usage=hides,
-                    gaps=relay.recorder.gap(exchange.model),
-                    fingerprints=relay.fingerprints,
-                )
-            elif head.json:
-                self._reader = AnswerReader(exchange)
-        bodiless = head.bodiless or exchange.method == "HEAD"
-        self._to_close = not head.chunked and length is None and not bodiless
-        chunked = head.chunked
-        if length is not None or bodiless:
-            self._mode = _BARE
-        elif not request.modern:
-            self._mode = _BARE
-            chunked = client.keep_alive = False
-        elif chunked and not hides:
-            self._mode = _RAW
-        else:
-            self._mode = _CHUNKED
-            chunked = True
+        relay = client.relay
+        modern = self.head.modern
+        if not modern and length is None and not head.bodiless and self.exchange.method != "HEAD":
+            client.keep_alive = False
         self.keeps = client.keeps()
         extra = b"" if head.request_id else self.id_line
         if not self.keeps:
             extra += b"Connection: close\r\n"
-        elif not request.modern:
+        elif not modern:
             extra += b"Connection: keep-alive\r\n"
-        self._head_out = answer_head(head, raw, chunked=chunked, extra=extra)
-        if length is not None and length > _HEAD_WAITS:
-            self._send_head()
-
-    def _send_head(self) -> None:
-        head = self._head_out
-        if head is not None:
-            self._head_out = None
-            self._answered = True
-            self.exchange.response_bytes += len(head)
-            self.client.transport.write(head)
+        answer = self._answer = Answer(
+            self.exchange,
+            head,
+            raw,
+            length,
+            modern=modern,
+            asked_usage=self._asked_usage,
+            extra=extra,
+            gaps=relay.recorder.gap,
+            fingerprints=relay.fingerprints,
+        )
+        if length is not None and not answer.head_can_wait(length):
+            self._write(answer.head_out)
+            answer.head_out = b""
 
     def answer_came(self, raw: bytes, body: bytes, ended: bool) -> None:
         """More of the answer: `raw` as it came, `body` its content."""
         now = self.heard = self.client.relay.clock()
-        mode = self._mode
-        events = self._events
-        if events is not None:
-            if body:
-                shown = events.feed(body, now)
-                if mode == _RAW:
-                    out = raw
-                elif shown:
-                    out = b"%x\r\n%b\r\n" % (len(shown), shown) if mode == _CHUNKED else shown
-                else:
-                    out = b""
-                self._last = out or self._last
-            else:
-                out = raw if mode == _RAW else b""
-        else:
-            if body and self._reader is not None:
-                self._reader.feed(body)
-            out = raw if mode == _RAW else body if mode == _BARE else chunk(body)
-        if ended and mode == _CHUNKED:
-            if events is not None:
-                out += chunk(events.rest())
-            out += LAST_CHUNK
-        if self._head_out is not None and (out or ended):
-            out = self._head_out + out
-            self._head_out = None
-            self._answered = True
+        out = self._answer.came(raw, body, ended, now)  # type: ignore[union-attr]
         if out:
-            self.exchange.response_bytes += len(out)
-            self.client.transport.write(out)
+            self._write(out)
         if ended:
             self._finish(now)
+
+    def _write(self, out: bytes) -> None:
+        self._answered = True
+        self.exchange.response_bytes += len(out)
+        self.client.transport.write(out)
 
     def answer_broke(self, why: str) -> None:
         """What came was not HTTP."""
@@ -352,8 +283,9 @@ class Passage:
         """The engine's connection is gone before the answer was whole; or it ended an answer without a length by that."""
         if self.over or engine is not self.engine:
             return
-        if self._status is not None:
-            if self._to_close and error is None:
+        answer = self._answer
+        if answer is not None:
+            if answer.to_close and error is None:
                 self.answer_came(b"", b"", True)
             else:
                 self._cut(_CUT)
@@ -432,14 +364,7 @@ class Passage:
             engine.pool.put(engine, now)
         else:
             engine.abort()
-        events = self._events
-        if self._reader is not None:
-            self._reader.end()
-        exchange = self.exchange
-        if events is None:
-            judge(exchange, status=self._status, whole=True)
-        else:
-            judge(exchange, status=self._status, whole=True, finished=events.finished, failed=events.failed)
+        self._answer.judge(self.exchange, whole=True)  # type: ignore[union-attr]
         self._over(now)
         self.client.answered(self.keeps)
 
@@ -448,24 +373,15 @@ class Passage:
 
     def _cut(self, refusal: Refusal, *, timed_out: bool = False, broken: bool = False) -> None:
         """The answer cannot be finished: an error, if its client has had nothing of it, else the connection is cut."""
-        if not self._answered:
+        answer = self._answer
+        if answer is None or not self._answered:
             self.refuse(refusal)
             return
         client = self.client
-        events = self._events
-        whole_events = self._last.endswith(b"\n\n\r\n")  # an event's end, and its chunk's
-        if events is not None and whole_events and not events.finished and self._mode != _BARE:
-            client.transport.write(chunk(error_event(refusal)))
-        judge(
-            self.exchange,
-            status=self._status,
-            finished=None if events is None else events.finished,
-            failed=None if events is None else events.failed,
-            timed_out=timed_out,
-            broken=broken,
-        )
+        client.transport.write(answer.last_words(refusal))
+        answer.judge(self.exchange, timed_out=timed_out, broken=broken)
         self._over(client.relay.clock())
-        client.cut(abruptly=self._mode == _BARE)
+        client.cut(abruptly=answer.mode == BARE)
 
     def client_left(self) -> None:
         """The client is gone: the engine is to stop at once."""
@@ -477,14 +393,10 @@ class Passage:
             self.waits = False
         if self.engine is not None:
             self.engine.abort()
-        events = self._events
-        judge(
-            self.exchange,
-            status=self._status,
-            finished=None if events is None else events.finished,
-            failed=None if events is None else events.failed,
-            client_left=True,
-        )
+        if self._answer is None:
+            judge(self.exchange, status=None, client_left=True)
+        else:
+            self._answer.judge(self.exchange, client_left=True)
         self._over(relay.clock())
 
     def _over(self, now: float) -> None:

@@ -13,7 +13,7 @@ from exporter.gateway.relay.sockets import connect
 
 if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend
-    from exporter.gateway.relay.heads import AnswerHead
+    from exporter.gateway.relay.answer_heads import AnswerHead
 
 KEEP_IDLE: Final = 4.0
 """Seconds that an idle connection is kept: uvicorn, as vLLM runs it, closes it after 5.

@@ -1,0 +1,152 @@
+"""An engine's answer on its way to the client: what goes out for what came in. Bytes in, bytes out; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Final
+
+from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
+from exporter.gateway.reading.answer import AnswerReader
+from exporter.gateway.reading.events import EventReader
+from exporter.gateway.reading.outcome import judge
+from exporter.gateway.relay.answer_heads import AnswerHead, answer_head
+from exporter.gateway.relay.own_answers import LAST_CHUNK, chunk, error_event
+
+RAW: Final = 0
+"""The body goes on in the engine's own chunks."""
+CHUNKED: Final = 1
+"""It goes on in chunks of ours: something may be hidden in it, or it came without chunks or a length."""
+BARE: Final = 2
+"""It goes on by its length, or to the end of the connection."""
+
+_HEAD_WAITS: Final = 64 << 10
+"""A head is sent together with the beginning of a body up to this long: alone it would be of no use, and a system call more."""
+_WHOLE_EVENT: Final = b"\n\n\r\n"
+"""How bytes end that end with an event and its chunk."""
+
+
+class Answer:
+    """One answer. `raw` and `length` of its head are as they are this time: `head` may be of an answer like this one."""
+
+    __slots__ = ("_last", "_reader", "events", "head_out", "mode", "status", "to_close")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        head: AnswerHead,
+        raw: bytes,
+        length: int | None,
+        *,
+        modern: bool,
+        asked_usage: bool,
+        extra: bytes,
+        gaps: Callable[[str], Callable[[float], None]],
+        fingerprints: MutableMapping[str, bytes],
+    ) -> None:
+        """`modern`: the client knows chunks. `asked_usage`: we asked for token counts that the client did not ask for.
+        `extra`: lines for its head. `gaps`: where a model's gaps between tokens are counted.
+        """
+        status = self.status = exchange.status = head.status
+        self.events: EventReader | None = None
+        self._reader: AnswerReader | None = None
+        self._last = b""
+        bodiless = head.bodiless or exchange.method == "HEAD"
+        hides = False
+        if exchange.endpoint.dialect is not Dialect.OPAQUE and status < 400 and not head.encoded:
+            if head.json:
+                self._reader = AnswerReader(exchange)
+            elif head.event_stream:
+                exchange.stream = True
+                hides = asked_usage and length is None
+                self.events = EventReader(
+                    exchange, hide_usage=hides, gaps=gaps(exchange.model), fingerprints=fingerprints
+                )
+        self.to_close = not head.chunked and length is None and not bodiless
+        """Whether its end is that of the engine's connection."""
+        chunked = head.chunked
+        if length is not None or bodiless:
+            self.mode = BARE
+        elif not modern:
+            self.mode = BARE
+            chunked = False
+        elif chunked and not hides:
+            self.mode = RAW
+        else:
+            self.mode = CHUNKED
+            chunked = True
+        self.head_out = answer_head(head, raw, chunked=chunked, extra=extra)
+        """The head, until it has gone out."""
+
+    def came(self, raw: bytes, body: bytes, ended: bool, now: float) -> bytes:
+        """What goes to the client for more of the body: `raw` as it came, `body` its content."""
+        mode = self.mode
+        events = self.events
+        if events is None:
+            if body and self._reader is not None:
+                self._reader.feed(body)
+        elif body:
+            body = events.feed(body, now)
+        if mode == RAW:
+            out = raw
+        elif mode == BARE or not body:
+            out = body
+        else:
+            out = b"%x\r\n%b\r\n" % (len(body), body)
+        if ended:
+            out += self._end()
+        if events is not None:
+            self._last = out or self._last
+        if self.head_out and (out or ended):
+            out = self.head_out + out
+            self.head_out = b""
+        return out
+
+    def _end(self) -> bytes:
+        if self._reader is not None:
+            self._reader.end()
+        if self.mode == RAW:
+            return b""
+        held = b"" if self.events is None else self.events.rest()
+        return held if self.mode == BARE else chunk(held) + LAST_CHUNK
+
+    def last_words(self, refusal: Refusal) -> bytes:
+        """What can be said to the reader of a stream that ends here without its proper end; nothing inside an event."""
+        events = self.events
+        if events is None or events.finished or self.mode == BARE or not self._last.endswith(_WHOLE_EVENT):
+            return b""
+        return chunk(error_event(refusal))
+
+    def head_can_wait(self, length: int | None) -> bool:
+        """Whether the head goes out with the body."""
+        return length is None or length <= _HEAD_WAITS
+
+    def judge(
+        self,
+        exchange: Exchange,
+        *,
+        whole: bool = False,
+        client_left: bool = False,
+        timed_out: bool = False,
+        broken: bool = False,
+    ) -> Outcome:
+        """Note how it ended."""
+        events = self.events
+        if events is None:
+            return judge(
+                exchange,
+                status=self.status,
+                whole=whole,
+                client_left=client_left,
+                timed_out=timed_out,
+                broken=broken,
+            )
+        return judge(
+            exchange,
+            status=self.status,
+            whole=whole,
+            finished=events.finished,
+            failed=events.failed,
+            client_left=client_left,
+            timed_out=timed_out,
+            broken=broken,
+        )
