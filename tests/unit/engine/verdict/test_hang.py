@@ -11,7 +11,9 @@ from exporter.engine.verdict.hang import (
     HangWatch,
     Verdict,
     judge_canary,
+    judge_progress,
     judge_scrape,
+    judge_unanswered,
     tick,
     watch_from,
 )
@@ -176,6 +178,90 @@ def test_ticks_between_rare_scrapes_keep_a_long_scrape_interval_from_looking_lik
         else:
             watch = tick(POLICY, watch, float(second))
     assert [at for at, verdict in verdicts if verdict is Verdict.SEND_CANARY] == [180]
+
+
+def unanswered(watching: Watching, since: float) -> None:
+    watching.watch = judge_unanswered(POLICY, watching.watch, since, watching.now)
+
+
+def test_two_unanswered_questions_are_demand_since_the_first_of_them_and_no_verdict_yet() -> None:
+    watching = Watching()
+    watching.scrape(IDLE, 100)
+    watching.scrape(IDLE, 20)
+    unanswered(watching, since=100.0)
+    watching.scrape(IDLE, 99)
+    assert watching.named == []
+    watching.scrape(IDLE, 2)
+    assert watching.verdicts == [(220.0, Verdict.SEND_CANARY)]
+    assert watching.canary(CanaryOutcome.FAILED, took=30.0) is Verdict.HUNG
+
+
+def test_an_engine_that_was_only_slow_is_cleared_by_the_canary() -> None:
+    watching = Watching()
+    watching.scrape(IDLE, 120)
+    unanswered(watching, since=100.0)
+    watching.scrape(IDLE, 121)
+    assert watching.canary(CanaryOutcome.ANSWERED, took=20.0) is Verdict.NOTHING
+    watching.scrape(IDLE, 1000)
+    assert watching.named == [Verdict.SEND_CANARY]
+
+
+def test_unanswered_questions_say_nothing_where_the_counters_moved_after_the_first() -> None:
+    watching = Watching()
+    watching.scrape(IDLE, 100)
+    watching.scrape(IDLE._replace(counter=8.0), 20)
+    unanswered(watching, since=100.0)
+    watching.scrape(IDLE._replace(counter=8.0), 1000)
+    assert watching.named == []
+
+
+def test_unanswered_questions_say_nothing_in_the_grace_period_nor_without_counters() -> None:
+    young, blind = Watching(), Watching()
+    young.scrape(IDLE, 50)
+    unanswered(young, since=30.0)
+    young.scrape(IDLE, 1000)
+    blind.scrape(Page(0.0, 0.0, None), 120)
+    unanswered(blind, since=100.0)
+    blind.scrape(Page(0.0, 0.0, None), 1000)
+    assert young.named == blind.named == []
+
+
+def test_questions_that_went_unanswered_while_the_daemon_slept_say_nothing() -> None:
+    watching = Watching()
+    watching.scrape(IDLE, 100)
+    watching.now += 3600.0
+    watching.scrape(IDLE, 1)
+    unanswered(watching, since=100.0)
+    watching.scrape(IDLE, 1000)
+    assert watching.named == []
+
+
+def test_an_answered_question_ends_a_suspicion_and_a_hang_though_the_page_stands_still() -> None:
+    watching = suspicious()
+    assert watching.canary(CanaryOutcome.FAILED) is Verdict.HUNG
+    watching.watch, verdict = judge_progress(POLICY, watching.watch, watching.now, watching.now)
+    assert verdict is Verdict.RECOVERED
+    assert not watching.watch.hung
+
+
+def test_tokens_that_flow_to_users_are_progress_though_the_page_cannot_be_read() -> None:
+    watching = Watching()
+    watching.scrape(IDLE, 100)
+    watching.scrape(STUCK, 5)
+    for _ in range(500):
+        watching.watch, _ = judge_progress(POLICY, watching.watch, watching.now, watching.now)
+        watching.scrape(None)
+    assert watching.named == []
+
+
+def test_a_token_that_was_known_already_is_no_news() -> None:
+    watching = Watching()
+    watching.scrape(IDLE, 100)
+    watching.scrape(STUCK, 5)
+    for _ in range(121):
+        watching.watch, _ = judge_progress(POLICY, watching.watch, 104.0, watching.now)
+        watching.scrape(STUCK)
+    assert watching.named == [Verdict.SEND_CANARY]
 
 
 @given(

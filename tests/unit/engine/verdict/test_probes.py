@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from exporter.engine.verdict.hang import CanaryOutcome
 from exporter.engine.verdict.health import Health
 from exporter.engine.verdict.probes import EngineClient
+from exporter.engine.verdict.question import TokenOutcome
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -182,3 +183,108 @@ async def test_a_canary_without_an_answer_fails_at_its_deadline(engine: Engine) 
     outcome, took = await engine.client.canary("m", 0.1)
     assert outcome is CanaryOutcome.FAILED
     assert took >= 0.1
+
+
+STREAM = (
+    b'data: {"choices":[{"index":0,"text":"x","finish_reason":"length"}]}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
+)
+
+
+def by_path(**answers: Answer) -> Answer:
+    """Answers by the last word of the path."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await answers[request.path.rpartition("/")[2]](request)
+
+    return answer
+
+
+def streams(body: bytes) -> Answer:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        await response.write(body)
+        return response
+
+    return answer
+
+
+async def test_a_streamed_token_is_timed_before_its_end_and_comes_with_its_usage(engine: Engine) -> None:
+    engine.answer = streams(STREAM + b"data: [DONE]\n\n")
+    answer = await engine.client.ask("m", "1", 5.0)
+    assert answer.outcome is TokenOutcome.SUCCESS
+    assert answer.first_token is not None
+    assert 0 < answer.first_token <= answer.took
+    assert (answer.input_tokens, answer.output_tokens) == (3, 1)
+
+
+async def test_a_stream_that_never_ends_properly_is_truncated_and_one_with_an_error_is_the_engines(
+    engine: Engine,
+) -> None:
+    engine.answer = streams(STREAM)
+    assert (await engine.client.ask("m", "1", 5.0)).outcome is TokenOutcome.TRUNCATED
+    engine.answer = streams(b'data: {"error":{"code":500}}\n\ndata: [DONE]\n\n')
+    assert (await engine.client.ask("m", "1", 5.0)).outcome is TokenOutcome.ENGINE_ERROR
+
+
+async def test_a_stream_without_a_token_in_time_is_a_timeout_whatever_its_head_said(engine: Engine) -> None:
+    async def head_only(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await asyncio.sleep(60)
+        return response
+
+    engine.answer = head_only
+    answer = await engine.client.ask("m", "1", 0.1)
+    assert answer.outcome is TokenOutcome.TIMEOUT
+    assert answer.first_token is None
+
+
+async def test_a_server_of_chats_only_is_asked_as_a_chat_and_at_once_the_next_time(engine: Engine) -> None:
+    chat = b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":"length"}]}\n\ndata: [DONE]\n\n'
+
+    async def chat_only(request: web.Request) -> web.StreamResponse:
+        wanted = streams(chat) if "chat" in request.path else engine.respond(404, b"")
+        return await wanted(request)
+
+    engine.answer = chat_only
+    for _ in range(2):
+        assert (await engine.client.ask("m", "1", 5.0)).outcome is TokenOutcome.SUCCESS
+    paths = [path for path, _, _ in engine.requests]
+    assert paths == ["/v1/completions", "/v1/chat/completions", "/v1/chat/completions"]
+
+
+async def test_a_model_that_generates_nothing_is_asked_for_an_embedding(engine: Engine) -> None:
+    whole = engine.respond(
+        200, b'{"data": [], "usage": {"prompt_tokens": 3}}', **{"Content-Type": "application/json"}
+    )
+    engine.answer = by_path(completions=engine.respond(404, b""), embeddings=whole)
+    answer = await engine.client.ask("m", "1", 5.0)
+    assert answer.outcome is TokenOutcome.SUCCESS
+    assert (answer.first_token, answer.input_tokens, answer.output_tokens) == (None, 3, 0)
+
+
+async def test_a_model_that_nothing_can_be_asked_of_is_a_value(engine: Engine) -> None:
+    engine.answer = engine.respond(404, b"")
+    answer = await engine.client.ask("m", "1", 5.0)
+    assert answer.outcome is TokenOutcome.CLIENT_ERROR
+    assert answer.unsupported
+    assert len(engine.requests) == 3
+
+
+async def test_a_wrong_key_is_not_tried_at_every_path(engine: Engine) -> None:
+    engine.answer = engine.respond(401, b"")
+    answer = await engine.client.ask("m", "1", 5.0)
+    assert answer.outcome is TokenOutcome.CLIENT_ERROR
+    assert not answer.unsupported
+    assert len(engine.requests) == 1
+
+
+async def test_a_priority_goes_only_to_an_engine_that_has_priorities(engine: Engine) -> None:
+    await engine.client.ask("m", "1", 5.0)
+    async with aiohttp.ClientSession() as session:
+        client = EngineClient(engine.client.base_url, None, lambda: session, has_priorities=True)
+        await client.ask("m", "1", 5.0)
+    bodies = [body for _, _, body in engine.requests]
+    assert [b'"priority": -9223372036854775808' in body for body in bodies] == [False, True]

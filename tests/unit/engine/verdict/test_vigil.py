@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from exporter.engine.events import CanaryEnded, Inbox, Probed, Scraped
+from exporter.engine.events import Answered, CanaryEnded, Inbox, Probed, Scraped, Unanswered
 from exporter.engine.metrics import EngineMetrics
 from exporter.engine.verdict.hang import CanaryOutcome
 from exporter.engine.verdict.health import Health
@@ -94,3 +94,35 @@ async def test_failing_health_is_told_with_its_count_and_what_it_met() -> None:
     failure = watched.vigil.failure("health")
     assert failure.reason == "health"
     assert failure.message == "/health failed 2 times in a row: status 503"
+
+
+IDLE = Page(0.0, 0.0, 7.0)
+
+
+async def test_an_engine_that_nobody_asks_is_called_hung_by_questions_of_our_own() -> None:
+    watched = Watched()
+    watched.scrape(IDLE, 30)
+    watched.vigil.judge(Unanswered(4, since=20.0, at=30.0), "base")
+    watched.scrape(IDLE, 1)
+    await watched.canary()
+    assert watched.vigil.signals == ("no_progress",)
+    watched.vigil.judge(Answered(4, at=32.0), "base")
+    assert watched.vigil.signals == ()
+
+
+async def test_a_users_token_at_the_gateway_stands_for_a_canary() -> None:
+    watched = Watched()
+    for _ in range(60):
+        watched.now += 1.0
+        watched.vigil.judge(Scraped(STUCK, watched.now, token_at=watched.now - 0.5), "base")
+    assert watched.client.asked == []
+    assert watched.vigil.canary is None
+
+
+async def test_requests_at_the_gateway_are_demand_though_the_page_shows_none() -> None:
+    """A wedged engine has been seen with 0 running and 0 waiting while users waited."""
+    watched = Watched()
+    watched.scrape(IDLE, 20)
+    watched.scrape(Page(0.0, 3.0, 7.0), 12)
+    await watched.canary()
+    assert watched.vigil.signals == ("no_progress",)
