@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from exporter.alerting.rulefile import Rule, load_rule_file
+from exporter.sli import FAMILIES
 from exporter.slo import command
 
 RULES = Path(__file__).parents[3] / "rules"
@@ -107,3 +108,15 @@ def test_only_recorded_series_are_read_further_back_than_an_hour_and_a_half():
             for rule in group.rules:
                 for name, window in re.findall(r"([\w:]+)(?:\{[^}]*\})?\[(\w+)\]", rule.expr):
                     assert ":" in name or window in ("5m", "10m", "15m", "1h"), rule.name
+
+
+def test_whoever_reads_an_indicator_that_two_sources_measure_says_which():
+    """A sum over both would count each request twice."""
+    both = {family.name for family in FAMILIES if "source" in family.labels}
+    beside_gateway = "unless on (job, instance, source) label_replace(vllm_exporter_gateway_requests_running"
+    for file in FILES:
+        for group in load_rule_file(file):
+            for rule in group.rules:
+                for name, selector in re.findall(r"(vllm_slo_\w+)(\{[^}]*\})?", rule.expr):
+                    if re.sub(r"_(bucket|count|sum)$", "", name) in both:
+                        assert 'source="' in selector or beside_gateway in rule.expr, f"{rule.name}: {name}"

@@ -47,7 +47,7 @@ def test_every_name_in_an_inhibition_is_one_of_a_rule():
     "source", ["VLLMEngineDown", "VLLMEngineCrashed", "VLLMEngineUnresponsive", "VLLMEngineFailed"]
 )
 def test_an_engine_that_does_not_serve_silences_what_follows_from_it(source: str):
-    for name in ("VLLMHighQueueLength", "VLLMHighTTFT", "VLLMHighErrorRate", "VLLMTTFTBudgetBurn", "VLLMAvailabilityBudgetBurn"):  # fmt: skip
+    for name in ("VLLMHighQueueLength", "VLLMHighTTFT", "VLLMHighErrorRate", "VLLMTTFTBudgetBurn", "VLLMAvailabilityBudgetBurn", "VLLMGatewayHighErrorRate", "VLLMGatewayAbandonedWaits", "VLLMProbeFailing"):  # fmt: skip
         assert inhibits(source, labels(name, "warning"))
         assert inhibits(source, labels(name, "critical"))
     for name in ("VLLMGPULost", "VLLMGPUXID", "VLLMExporterRulesFailing", "Watchdog", source):
