@@ -132,10 +132,18 @@ class Engine:
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the gateway closes a connection."""
 
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
         self.connections += 1
         wire = Wire(reader, writer)
         try:
+            stream = getattr(self.respond, "stream", None)
+            while stream is not None:
+                await stream(Message(await reader.readuntil(b"\r\n\r\n")), wire)
             while True:
                 request = await read_message(reader, answer=False)
                 self.requests.append(request)
@@ -279,7 +287,10 @@ async def gateway(
             server.close()
         for hole in holes:
             hole.close()
-        await asyncio.sleep(0.01)  # what was closed says so
+        for engine in engines:
+            if engine.tasks:
+                await asyncio.wait(engine.tasks, timeout=PATIENCE)
+        await asyncio.sleep(0)
 
 
 def get(path: str = "/health", *lines: str, version: str = "HTTP/1.1") -> bytes:
