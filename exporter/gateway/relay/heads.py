@@ -30,7 +30,7 @@ _ONE_HOP: Final = frozenset(
     )
 )
 """Headers between two neighbours, RFC 9110 7.6.1; `Expect` is answered here."""
-_ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#@]+)((?:/[^#]*)?)")
+_ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#@]+)((?:[/?][^#]*)?)")
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 
@@ -167,7 +167,7 @@ def _origin_form(head: RequestHead, method: bytes, target: bytes) -> bytes:
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
         head.absolute = absolute[1]
-        path = absolute[2] or b"/"
+        path = absolute[2]
         return path if path[:1] == b"/" else b"/" + path
     if target == b"*" and method == b"OPTIONS":
         return target

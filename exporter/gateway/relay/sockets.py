@@ -120,12 +120,11 @@ class SocketTransport(asyncio.Transport):
             self._watch()
             if self._ending:
                 self._shut_down()
-            if self._closing:
-                self._lose(None)
-                return
         if self._paused and len(buffer) <= _LOW_WATER:
             self._paused = False
             self._protocol.resume_writing()
+        if self._closing and not self._buffer:
+            self._lose(None)
 
     def write_eof(self) -> None:
         """Tell the other side, after what is buffered, that nothing more comes."""
