@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -223,8 +224,8 @@ class Gateway:
     def engine(self) -> Engine:
         return self.engines[0]
 
-    async def client(self) -> Wire:
-        wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 22))
+    async def client(self, tls: ssl.SSLContext | None = None) -> Wire:
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 22, ssl=tls))
         self.wires.append(wire)
         return wire
 
@@ -238,12 +239,19 @@ async def gateway(
     keys: Keys | None = None,
     local: Callable[[Exchange, str], bytes | Refusal | None] = lambda exchange, target: None,
     dead: int = 0,
+    tls: ssl.SSLContext | None = None,
+    engine_tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Gateway]:
     """A relay; one engine for each of `responds`, and `dead` further ones that nobody listens at, which come first."""
     clock = Clock()
     engines = [Engine(respond) for respond in responds]
-    servers = [await asyncio.start_server(engine.serve, "127.0.0.1", 0, limit=1 << 22) for engine in engines]
+    servers = [
+        await asyncio.start_server(
+            engine.serve, "127.0.0.1", 0, limit=1 << 22, ssl=None if engine_tls is None else engine_tls[0]
+        )
+        for engine in engines
+    ]
     holes = []
     backends = []
     for number in range(dead):
@@ -260,6 +268,9 @@ async def gateway(
         backends.append(
             Backend(f"engine{number}", "127.0.0.1", engine.port, models=["m"], standing=Standing.READY)
         )
+    if engine_tls is not None:
+        for backend in backends:
+            backend.tls = engine_tls[1]
     parsed = GatewaySettings(**settings)
     fleet = Fleet(backends)
     ledger = Ledger()
@@ -275,7 +286,7 @@ async def gateway(
         clock=clock,
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    await relay.start([listener], None)
+    await relay.start([listener], tls)
     wires: list[Wire] = []
     try:
         yield Gateway(relay, engines, ledger, clock, listener.getsockname()[1], gate, fleet, wires)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+import subprocess
 
 import pytest
 from gateway_wire import (
@@ -822,3 +824,47 @@ async def test_draining_finishes_what_runs_and_takes_nothing_new() -> None:
         answer = await running.answer()
         assert (answer.status, answer["connection"]) == (200, "close")
         await asyncio.wait_for(drained, 5)
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's."""
+    place = tmp_path_factory.mktemp("tls")
+    cert, key = place / "cert.pem", place / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+               "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(cert, key)
+    return server, ssl.create_default_context(cafile=str(cert))
+
+
+async def test_both_sides_may_speak_tls(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server, trusting = contexts
+    async with gateway(answering(sse(token(), USAGE, DONE)), tls=server, engine_tls=contexts) as g:
+        wire = await g.client(trusting)
+        for _ in range(2):
+            assert (await wire.ask(post(STREAM))).body == token() + DONE
+        assert g.engine.requests[0]["x-forwarded-proto"] == "https"
+        assert g.engine.connections == 1
+        refused = await wire.ask(post(b"", length=1 << 40))
+        assert refused.status == 413
+        assert await wire.is_closed()
+
+
+async def test_a_client_over_tls_that_leaves_stops_the_engine(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    server, trusting = contexts
+
+    async def respond(request: Message, wire: Wire) -> None:
+        await wire.send(sse(token(), end=False))
+        await wire.some()
+
+    async with gateway(respond, tls=server) as g:
+        wire = await g.client(trusting)
+        await wire.send(post(STREAM))
+        await wire.some()
+        wire.close()
+        assert (await g.ledger.wait()).outcome is Outcome.ABORTED
+        await asyncio.wait_for(g.engine.left.wait(), 2)
