@@ -84,7 +84,7 @@ class Cores(NamedTuple):
     def divided(cls) -> Cores:
         """One core each, where there are four or more; the first is left to the others on the machine."""
         cores = sorted(os.sched_getaffinity(0))
-        if len(cores) < 4:
+        if len(cores) < 4 or not shutil.which("taskset"):
             return cls(frozenset(), frozenset(), frozenset())
         return cls(*(frozenset({core}) for core in cores[1:4]))
 
