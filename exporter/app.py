@@ -6,24 +6,24 @@ import asyncio
 import contextlib
 import functools
 import gc
-import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import structlog
 
 from exporter import __version__, allocator, logs
+from exporter.engines import Engines, check_ports, watched_engines
 from exporter.errors import ConfigError
 from exporter.exposition.block import Block
-from exporter.exposition.merge import MergedBlocks
-from exporter.exposition.page import Page
+from exporter.exposition.merge import LabelledSource, MergedBlocks, MergedPages
+from exporter.exposition.page import Page, Renderable
 from exporter.settings import Settings
 from exporter.state import DataDir, Keeper, StateFile
 from exporter.watch import Watch, WatchBlocks, Watched
@@ -32,11 +32,14 @@ from exporter.web import WebServer
 if TYPE_CHECKING:
     import aiohttp
 
-    from exporter.engine.command import EngineCommand
     from exporter.engine.process.procfs import ProcessId
-    from exporter.engine.status import Engine, EngineStatus
+    from exporter.engine.status import EngineStatus
     from exporter.gateway.gateway import Gateway
+    from exporter.monitor import Monitor
+    from exporter.schedule import Schedule
     from exporter.systemd import Notifier
+    from exporter.ticks import Ticker
+    from exporter.web.readiness import EngineGroup
 
 log = structlog.get_logger(__name__)
 
@@ -47,42 +50,49 @@ STOP_MARGIN_SECONDS = 20.0
 SWITCH_SECONDS = 0.0005
 """How soon a thread that evaluates a query lets the event loop go on; Python's own 5 ms would show in every scrape."""
 EXIT_OK, EXIT_FAILED = 0, 1
-ENGINE_NAME = "engine"
-"""What the gateway calls the only engine."""
 
 
 @dataclass(slots=True)
 class Blocks:
     """What `/metrics` shows, in its order."""
 
-    watch: WatchBlocks = field(default_factory=WatchBlocks)
+    watches: tuple[WatchBlocks, ...]
+    """Of each engine; one without a name is the only one."""
     gateway: Block = field(default_factory=Block)
     gpu: Block = field(default_factory=Block)
     daemon: Block = field(default_factory=Block)
 
     def page(self, before_change: Callable[[], None]) -> Page:
         """All of them as one page."""
-        indicators = MergedBlocks((self.watch.indicators, self.gateway))
-        blocks = (self.watch.page, indicators, self.gpu, self.watch.engine, self.daemon)
-        return Page(blocks, before_change=before_change)
+        indicators = MergedBlocks((*(watch.indicators for watch in self.watches), self.gateway))
+        pages: Renderable = self.watches[0].page
+        engines: Renderable = self.watches[0].engine
+        if self.watches[0].name:
+            pages = MergedPages(
+                [LabelledSource("instance", watch.name, watch.page) for watch in self.watches]
+            )
+            engines = MergedBlocks([watch.engine for watch in self.watches])
+        return Page((pages, indicators, self.gpu, engines, self.daemon), before_change=before_change)
 
     def stored(self) -> tuple[Block, ...]:
         """Those whose series are stored with each scrape."""
-        return (self.watch.indicators, self.gateway, self.gpu, self.watch.engine, self.daemon)
+        indicators = [watch.indicators for watch in self.watches]
+        engines = [watch.engine for watch in self.watches]
+        return (*indicators, self.gateway, self.gpu, *engines, self.daemon)
 
 
 @dataclass(slots=True)
 class Readers:
     """What the HTTP face asks of parts that are built after it has taken its port."""
 
-    watch: Watch | None = None
+    engines: Engines | None = None
     before_render: list[Callable[[], None]] = field(default_factory=list)
     before_change: Callable[[], None] = lambda: None
 
-    def engine_status(self) -> EngineStatus:
-        """The engine's present status."""
-        assert self.watch is not None, "the face answers only when the engine is built"
-        return self.watch.engine.status
+    def standing(self) -> EngineStatus | EngineGroup:
+        """How the engine is now; or all of several."""
+        assert self.engines is not None, "the face answers only when the engines are built"
+        return self.engines.standing()
 
     def refresh(self) -> None:
         """Bring every block up to date for a reader of the page."""
@@ -99,11 +109,12 @@ def serve(settings: Settings) -> int:
     """
     allocator.give_back()
     logs.configure(settings.log.format, settings.log.level)
-    blocks, readers = Blocks(), Readers()
+    blocks = Blocks(tuple(WatchBlocks.of(name) for name in [one.name for one in settings.engines] or [""]))
+    readers = Readers()
     server = WebServer(
         settings.web,
         blocks.page(lambda: readers.before_change()),
-        engine_status=readers.engine_status,
+        engine_status=readers.standing,
         before_render=readers.refresh,
     )
     with contextlib.ExitStack() as stack:
@@ -111,12 +122,12 @@ def serve(settings: Settings) -> int:
         stack.callback(gc.enable)
         gc.disable()
         stack.callback(server.bind().close)
-        command = engine_command(settings)
+        watched = watched_engines(settings)
         data_dir = DataDir(settings.data_dir)
         stack.callback(data_dir.close)
-        gateway, watched = _gateway(settings, command, blocks)
+        gateway, watched = _gateway(settings, watched, blocks)
         if gateway is not None:
-            gateway.bind(lambda holder: _is_our_engine(settings.data_dir, holder))
+            gateway.bind(lambda holder: _is_our_engine(settings.data_dir, watched, holder))
             stack.callback(gateway.close)
         try:
             with asyncio.Runner(loop_factory=None if gateway is None else gateway.event_loop) as runner:
@@ -132,20 +143,20 @@ def serve(settings: Settings) -> int:
 
 async def _live(
     settings: Settings,
-    watched: Watched,
+    watched: tuple[Watched, ...],
     gateway: Gateway | None,
     data_dir: DataDir,
     blocks: Blocks,
     readers: Readers,
     server: WebServer,
 ) -> None:
-    """The daemon's life, top to bottom; what is opened here is closed in reverse when the engine's life has ended."""
+    """The daemon's life, top to bottom; what is opened here is closed in reverse when the engines' lives have ended."""
     from exporter import process_metrics
     from exporter.gpu import GpuSampler
+    from exporter.gpu.demand import GpuDemand
     from exporter.schedule import Schedule
     from exporter.scrape.cycle import RESERVED_PREFIXES
     from exporter.systemd import Notifier
-    from exporter.ticks import Ticker
 
     sys.setswitchinterval(SWITCH_SECONDS)
     loop = asyncio.get_running_loop()
@@ -159,34 +170,46 @@ async def _live(
         gpu = GpuSampler(
             settings.gpu,
             blocks.gpu,
-            engine_pids=lambda: watch.engine.pids(),
-            simulated_load=lambda: watch.load(),
-            tokens_total=lambda: watch.indicators.output_tokens_total(),
+            engine_pids=lambda: engines.pids(),
+            simulated_load=lambda: engines.load(),
+            tokens_total=lambda: engines.output_tokens_total(),
         )
-        watch = Watch(
-            watched,
-            blocks.watch,
-            settings,
-            session,
-            gpu,
-            landed=lambda row, now: monitor.landed(row, now),
-            in_flight=None if gateway is None else functools.partial(gateway.in_flight, ENGINE_NAME),
-            token_at=lambda: None if gateway is None else gateway.token_at(ENGINE_NAME),
-        )
-        stack.callback(watch.scraper.close)
-        watch.restore(saved)
-        readers.watch = watch
-        engine, indicators = watch.engine, watch.indicators
-        parts = watch.parts()
+
+        def watch(one: Watched, blocks: WatchBlocks) -> Watch:
+            """An engine whose scrapes land in the store."""
+            return Watch(
+                one,
+                blocks,
+                settings,
+                session,
+                gpu,
+                landed=lambda row, now: monitor.landed(row, now, one.name),
+                in_flight=None if gateway is None else functools.partial(gateway.in_flight, one.id),
+                token_at=lambda: None if gateway is None else gateway.token_at(one.id),
+            )
+
+        engines = Engines(list(map(watch, watched, blocks.watches)), window=settings.sli.window)
+        stack.callback(engines.close)
+        engines.restore(saved)
+        readers.engines = engines
+        parts = engines.parts()
         if gateway is not None:
             gateway.restore(saved)
             parts += gateway.parts()
         keeper = Keeper(data_dir, state, parts)
         readers.before_change = keeper.save
 
+        demand = GpuDemand(blocks.gpu) if engines.several else None
+
+        def publish_gpus(*, scraped: bool = True) -> None:
+            gpu.publish(now=time.monotonic(), scraped=scraped)
+            if demand is not None:
+                demand.publish(gpu.readings(), [watch.tenant() for watch in engines.watches])
+
         def refresh(costly: bool) -> None:
             """For the store: what the blocks show at this moment, the costly figures now and then."""
-            gpu.publish(now=time.monotonic(), scraped=False)
+            publish_gpus(scraped=False)
+            engines.advance(time.time())
             if gateway is not None:
                 gateway.recorder.interval(time.monotonic())
                 gateway.publish()
@@ -203,15 +226,16 @@ async def _live(
         )
         process = process_metrics.ProcessMetrics(blocks.daemon, lag=heartbeat.lag)
         readers.before_render += [
-            lambda: gpu.publish(now=time.monotonic()),
+            publish_gpus,
             lambda: process.publish(now=time.monotonic()),
             lambda: server.publish(blocks.daemon),
         ]
         await server.start()
         stack.push_async_callback(server.stop)
         if gateway is not None:
-            gateway.follow(ENGINE_NAME, engine.status)
-            engine.subscribe(lambda status: gateway.follow(ENGINE_NAME, status))
+            for one in engines.watches:
+                gateway.follow(one.watched.id, one.engine.status)
+                one.engine.subscribe(functools.partial(gateway.follow, one.watched.id))
             readers.before_render.append(gateway.publish)
             await gateway.start()
             stack.push_async_callback(gateway.stop, 0.0)
@@ -233,6 +257,7 @@ async def _live(
             reserved=RESERVED_PREFIXES,
             refresh=refresh,
             keeper=keeper,
+            engines=engines.names,
         )
         stack.push_async_callback(monitor.stop)
         await monitor.start(settings.data_dir)
@@ -241,7 +266,7 @@ async def _live(
             blocks.daemon,
             external_url=server.url,
             instance=instance,
-            facts=watch.facts(),
+            facts=engines.facts(),
         )
         await notifications.start(settings.data_dir, monitor.evaluator, monitor.head)
         stack.push_async_callback(notifications.close)
@@ -253,38 +278,28 @@ async def _live(
             return [*(await monitor.reload()).problems, *await notifications.reload(), *keys]
 
         await server.serve_api(
-            daemon_api(
-                settings, server.url, monitor, engine, indicators, gpu, blocks.watch.indicators, reload
-            ),
+            daemon_api(settings, server.url, monitor, engines, gpu, reload),
             notifications,
         )
 
-        scraping = Ticker(settings.scrape.interval, watch.scraper.scrape)
-        schedule.every(settings.engine.health_interval, engine.probe, name="probe")
-        if watch.probe is not None:
-            schedule.every(1.0, watch.probe.tick, name="token probe")
         schedule.every(settings.storage.flush_interval, monitor.flush, name="save")
+        scrapes = [_follow(one, settings, schedule, monitor) for one in engines.watches]
 
-        def tell_systemd(status: EngineStatus) -> None:
-            notifier.status(f"engine {status.state}")
+        def tell_systemd(_status: EngineStatus) -> None:
+            notifier.status(engines.in_words())
 
-        def scrape_faster(status: EngineStatus) -> None:
-            """A drain ends with pages that show no request: do not wait for slow ones."""
-            if status.state == "draining" and settings.scrape.interval > DRAIN_SCRAPE_SECONDS:
-                scraping.hurry(DRAIN_SCRAPE_SECONDS)
+        for one in engines.watches:
+            one.engine.subscribe(tell_systemd)
 
-        engine.subscribe(tell_systemd)
-        engine.subscribe(scrape_faster)
-        engine.subscribe(lambda status: monitor.engine_is(status.state))
-
-        stopping = settings.engine.drain_timeout + settings.engine.kill_timeout + STOP_MARGIN_SECONDS
+        draining = max(one.settings.drain_timeout for one in watched)
+        stopping = draining + max(one.settings.kill_timeout for one in watched) + STOP_MARGIN_SECONDS
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _stop, engine, gateway, number, notifier, stopping)
+            loop.add_signal_handler(number, _stop, engines, gateway, number, notifier, stopping)
             stack.callback(loop.remove_signal_handler, number)
 
         async with asyncio.TaskGroup() as tasks:
             around = [
-                tasks.create_task(scraping.run(), name="scrape"),
+                *(tasks.create_task(scrape, name="scrape") for scrape in scrapes),
                 tasks.create_task(schedule.run(), name="schedule"),
                 tasks.create_task(gpu.run(), name="gpu"),
                 tasks.create_task(heartbeat.run(), name="heartbeat"),
@@ -300,10 +315,10 @@ async def _live(
             gc.freeze()
             gc.enable()
             notifier.ready()
-            await engine.run()
+            await engines.run()
             notifier.stopping()
             if gateway is not None:
-                await gateway.stop(settings.engine.drain_timeout)
+                await gateway.stop(draining)
             await notifications.stop()
             for task in around:
                 task.cancel()
@@ -324,54 +339,73 @@ async def _reload(reload: Callable[[], Awaitable[object]], notifier: Notifier) -
         notifier.ready()
 
 
+def _follow(
+    watch: Watch, settings: Settings, schedule: Schedule, monitor: Monitor
+) -> Coroutine[Any, Any, None]:
+    """Look at an engine again and again: its health, its page (whose scraping is returned), what it does by itself."""
+    from exporter.ticks import Ticker
+
+    scraping = Ticker(settings.scrape.interval, watch.scraper.scrape)
+
+    def scrape_faster(status: EngineStatus) -> None:
+        """A drain ends with pages that show no request: do not wait for slow ones."""
+        if status.state == "draining" and settings.scrape.interval > DRAIN_SCRAPE_SECONDS:
+            scraping.hurry(DRAIN_SCRAPE_SECONDS)
+
+    name = watch.watched.name
+    engine = watch.engine
+    schedule.every(watch.watched.settings.health_interval, engine.probe, name=f"probe {name}".rstrip())
+    if watch.probe is not None:
+        schedule.every(1.0, watch.probe.tick, name=f"token probe {name}".rstrip())
+    engine.subscribe(scrape_faster)
+    engine.subscribe(lambda status: monitor.engine_is(status.state, name))
+    return _scrape(name, scraping)
+
+
+async def _scrape(name: str, scraping: Ticker) -> None:
+    """Scrape one engine until cancelled, with its name in each line of the log where there are several."""
+    with structlog.contextvars.bound_contextvars(**({"engine": name} if name else {})):
+        await scraping.run()
+
+
 def _gateway(
-    settings: Settings, command: EngineCommand | None, blocks: Blocks
-) -> tuple[Gateway | None, Watched]:
-    """The gateway, where there is to be one, and what it means for the engine behind it. ConfigError where it cannot be."""
-    watched = Watched(settings.engine, command, settings.data_dir)
-    if settings.gateway.mode == "off" or (settings.gateway.mode == "auto" and command is None):
+    settings: Settings, watched: tuple[Watched, ...], blocks: Blocks
+) -> tuple[Gateway | None, tuple[Watched, ...]]:
+    """The gateway, where there is to be one, and what it means for the engines behind it. ConfigError where it cannot be."""
+    supervised = any(one.command is not None for one in watched)
+    if settings.gateway.mode == "off" or (settings.gateway.mode == "auto" and not supervised):
+        check_ports(watched)
         return None, watched
     from exporter.engine import adoption
     from exporter.gateway.address import Candidate, GatewayOff, plan
     from exporter.gateway.gateway import Fronted, Gateway
 
-    kept_at = None if command is None else adoption.kept_at(settings.data_dir, command.identity)
-    place = plan(settings.gateway, [Candidate(ENGINE_NAME, command, kept_at)])
+    candidates = [
+        Candidate(
+            one.id,
+            one.command,
+            None if one.command is None else adoption.kept_at(one.data_dir, one.command.identity),
+        )
+        for one in watched
+    ]
+    place = plan(settings.gateway, candidates)
     if isinstance(place, GatewayOff):
+        check_ports(watched, why_no_gateway=place.reason)
         if place.reason:
             log.warning("gateway_off", reason=place.reason)
         return None, watched
-    base_url = command.base_url if command is not None else settings.engine.url
-    assert base_url is not None, "the command line asks for a command or an URL"
-    engine = Fronted(ENGINE_NAME, settings.engine, base_url, watched.key)
-    watched = replace(watched, moves=ENGINE_NAME in place.moves)
-    return Gateway(settings, place, [engine], blocks.gateway, blocks.daemon), watched
+    engines = [Fronted(one.id, one.settings, one.base_url, one.key) for one in watched]
+    watched = tuple(replace(one, moves=one.id in place.moves) for one in watched)
+    return Gateway(settings, place, engines, blocks.gateway, blocks.daemon), watched
 
 
-def _is_our_engine(data_dir: Path, holder: ProcessId) -> bool:
-    """Whether a process belongs to the engine of an earlier daemon: it is taken over, or ended to make room."""
+def _is_our_engine(data_dir: Path, watched: Sequence[Watched], holder: ProcessId) -> bool:
+    """Whether a process belongs to an engine of an earlier daemon: it is taken over, or ended to make room."""
     from exporter.engine import adoption
 
-    record = adoption.load(data_dir)
-    return record is not None and adoption.is_of(record, holder)
-
-
-def engine_command(settings: Settings) -> EngineCommand | None:
-    """What the engine's command line says of it; None in attach mode. ConfigError when it cannot be right."""
-    if not settings.engine.command:
-        return None
-    from exporter.engine.command import read_command
-
-    command = read_command(
-        settings.engine.command,
-        os.environ,
-        url=settings.engine.url,
-        read_file=lambda name: Path(name).read_text(encoding="utf-8"),
-    )
-    if settings.engine.api_key is not None:
-        key = settings.engine.api_key
-        command = replace(command, api_key=key, secrets=(*command.secrets, key.get_secret_value()))
-    return command
+    folders = {data_dir, *(one.data_dir for one in watched)}
+    records = [record for folder in folders if (record := adoption.load(folder)) is not None]
+    return any(adoption.is_of(record, holder) for record in records)
 
 
 def _http_session() -> aiohttp.ClientSession:
@@ -388,10 +422,10 @@ def _http_session() -> aiohttp.ClientSession:
     )
 
 
-def _stop(engine: Engine, gateway: Gateway | None, number: int, notifier: Notifier, seconds: float) -> None:
+def _stop(engines: Engines, gateway: Gateway | None, number: int, notifier: Notifier, seconds: float) -> None:
     if gateway is not None:
         gateway.ends()
-    engine.stop()
+    engines.stop()
     notifier.stopping()
     notifier.extend_timeout(seconds)
     log.info("signal_received", signal=signal.Signals(number).name)

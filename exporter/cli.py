@@ -122,6 +122,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     _add_command(letters, "exporter.notify.commands.letters", "notify", arguments)
 
+    keys = commands.add_parser("keys", help="API keys that the gateway checks", allow_abbrev=False)
+    _add_command(keys, "exporter.gateway.keys.command", "keys", arguments)
+
     query = commands.add_parser("query", help="ask a running daemon in PromQL", allow_abbrev=False)
     _add_command(query, "exporter.promtool.query", "query", arguments)
 
@@ -194,9 +197,11 @@ def _run(args: argparse.Namespace, command: list[str]) -> int:
     if command:
         flags["engine.command"] = tuple(command)
     settings = load_settings(flags, config=args.config)
-    if not settings.engine.command and not settings.engine.url:
+    if not settings.engine.command and not settings.engine.url and not settings.engines:
         raise ConfigError(
-            ["no engine: give its command after --, or --engine-url to attach to one that runs"]
+            [
+                "no engine: give its command after --, or --engine-url to attach to one that runs, or several as [[engines]]"
+            ]
         )
     from exporter.app import serve
 
@@ -217,15 +222,22 @@ def _demo(args: argparse.Namespace, _command: list[str]) -> int:
 
 def _check_config(args: argparse.Namespace, _command: list[str]) -> int:
     from exporter.alerting.files import read_groups
-    from exporter.app import engine_command
+    from exporter.engines import watched_engines
+    from exporter.gateway.address import Candidate, GatewayOff
+    from exporter.gateway.check import check_gateway
     from exporter.notify.receivers.build import load_receivers
     from exporter.settings import load_settings
     from exporter.settings.show import as_toml
 
     settings = load_settings(config=args.file)
-    engine_command(settings)  # a command that cannot be read is a mistake too, and so is a rule file
+    engines = watched_engines(
+        settings
+    )  # a command that cannot be read is a mistake too, and so is a rule file
     read_groups(settings.rules.files, builtin=settings.rules.builtin)
     load_receivers(settings.notify)
+    gateway = check_gateway(settings, [Candidate(engine.id, engine.command) for engine in engines])
+    if isinstance(gateway, GatewayOff) and gateway.reason:
+        print(f"vllm-exporter: the gateway would be off: {gateway.reason}", file=sys.stderr)
     print(as_toml(settings), end="")
     return EXIT_OK
 

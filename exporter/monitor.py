@@ -28,6 +28,8 @@ HOUSEKEEPING_SECONDS = 15.0
 """Time between two looks for what is too old or too much, and at the figures that take long."""
 COMPACT_SECONDS = 300.0
 """Time between two tidyings of the sample file."""
+ROUND_SECONDS = 0.05
+"""How long the engines that were scraped wait for the others, before what all show is stored and judged."""
 CLOCK_STEP_MS = 1000
 """A clock that went back by more was set: what the store holds of the future never happened."""
 
@@ -37,7 +39,7 @@ class Monitor:
 
     `blocks` are stored with each scrape, after `refresh` brought them up to date; it is told whether it is time for the
     costly figures, too. What the store and the rules tell of themselves goes into the block `daemon`. `keeper` saves the
-    totals that the next daemon goes on from.
+    totals that the next daemon goes on from. `engines`: names of several engines, all scraped at the same interval.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Monitor:
         reserved: tuple[str, ...],
         refresh: Callable[[bool], None],
         keeper: Keeper,
+        engines: Sequence[str] = ("",),
     ) -> None:
         self._settings = settings
         self._blocks = blocks
@@ -71,11 +74,16 @@ class Monitor:
         self._metrics = StorageMetrics(daemon)
         self._archive: Archive | None = None
         self._file_thread = ThreadPoolExecutor(1, thread_name_prefix="samples")
-        self._ingest = Ingest(self.head, job=settings.rules.job, instance=instance, reserved=reserved)
+        self._ingest = Ingest(
+            self.head, job=settings.rules.job, instance=instance, reserved=reserved, engines=engines
+        )
+        self._waits_for = self._engines = frozenset(engines)
+        self._round: asyncio.TimerHandle | None = None
+        self._stored_at = float("-inf")
         self._landed_at: float | None = None
         self._changed: frozenset[str] = frozenset()
         self._last_ms = 0
-        self._engine_state: str | None = None
+        self._engine_states: dict[str, str] = {}
         self._housekept = float("-inf")
         self._compacted = time.monotonic()
 
@@ -103,13 +111,36 @@ class Monitor:
         self.head.stats()  # builds the series here, not in the event loop
         return archive
 
-    def landed(self, row: Row | None, now: float) -> None:
-        """A scrape ended at `now`, in unix seconds, with a page or without: store the moment, wake the rules."""
+    def landed(self, row: Row | None, now: float, engine: str = "") -> None:
+        """A scrape ended at `now`, in unix seconds, with a page or without: store the moment, wake the rules.
+
+        Of several engines the first one waits a moment for the others; one that is late is stored with the next round.
+        """
+        t_ms = round(now * 1000)
+        self._follow_clock(t_ms)
+        self._ingest.page(row, t_ms, engine)
+        self._waits_for -= {engine}
+        if not self._waits_for:
+            self._store(now)
+        elif self._round is None and abs(now - self._stored_at) >= self._settings.scrape.interval / 2:
+            loop = asyncio.get_running_loop()
+            self._round = loop.call_later(ROUND_SECONDS, self._store_round, now + ROUND_SECONDS)
+
+    def _store_round(self, now: float) -> None:
+        """Some engine is late; `now`, unless something was stored later yet."""
+        self._store(max(now, self._last_ms / 1000))
+
+    def _store(self, now: float) -> None:
+        """A round of scrapes is over: what all blocks show now is stored as of `now`, and the rules are woken."""
+        if self._round is not None:
+            self._round.cancel()
+            self._round = None
+        self._waits_for = self._engines
+        self._stored_at = now
         t_ms = round(now * 1000)
         self._follow_clock(t_ms)
         costly = time.monotonic() - self._housekept >= HOUSEKEEPING_SECONDS
         self._refresh(costly)
-        self._ingest.page(row, t_ms)
         self._ingest.blocks(self._blocks, t_ms)
         if costly:
             self._housekept = time.monotonic()
@@ -117,11 +148,11 @@ class Monitor:
         self._landed_at = now
         self._wake.set()
 
-    def engine_is(self, state: str) -> None:
-        """The engine's state; when it is another one, the rules that read it need not wait for the next scrape."""
-        if state == self._engine_state:
+    def engine_is(self, state: str, engine: str = "") -> None:
+        """An engine's state; when it is another one, the rules that read it need not wait for the next scrape."""
+        if state == self._engine_states.get(engine):
             return
-        self._engine_state = state
+        self._engine_states[engine] = state
         now = time.time()
         t_ms = round(now * 1000)
         self._follow_clock(t_ms)
@@ -176,6 +207,8 @@ class Monitor:
 
     async def stop(self) -> None:
         """End the threads, after the last samples are on disk."""
+        if self._round is not None:
+            self._round.cancel()
         await asyncio.to_thread(self.evaluator.close)
         await self.flush()
         if self._archive is not None:

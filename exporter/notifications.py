@@ -15,7 +15,7 @@ from exporter.notify.config.model import NotifyConfig
 from exporter.notify.delivery.delivery import Delivery
 from exporter.notify.delivery.identity import identities, unchanged
 from exporter.notify.dispatch import Dispatcher
-from exporter.notify.engine_facts import EngineFacts
+from exporter.notify.engine_facts import About
 from exporter.notify.forward import Forwarder, alertmanagers
 from exporter.notify.intake import Intake, Rules
 from exporter.notify.metrics import NotifyMetrics
@@ -36,12 +36,12 @@ FILE = "notify.db"
 class Notifications:
     """Owns receivers, dispatcher, delivery and outbox; event loop only.
 
-    `rules` tell of alerts, `storage` has the samples that reports are made of. `facts` knows the engine. A mistake in the
+    `rules` tell of alerts, `storage` has the samples that reports are made of. `facts` knows the engines. A mistake in the
     configuration is told by `start` as a ConfigError, and by `reload` in its answer.
     """
 
     def __init__(
-        self, settings: Settings, block: Block, *, external_url: str, instance: str, facts: EngineFacts
+        self, settings: Settings, block: Block, *, external_url: str, instance: str, facts: About
     ) -> None:
         self._settings = settings
         self._block = block

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from exporter.engine.status import Engine
     from exporter.exposition.layout import Row
     from exporter.gpu import GpuSampler
+    from exporter.gpu.demand import Tenant
     from exporter.notify.engine_facts import EngineFacts
     from exporter.settings import EngineSettings, Settings
+
+
+ENGINE_ID = "engine"
+"""What the gateway calls the only engine."""
 
 
 @dataclass(slots=True)
@@ -31,6 +36,14 @@ class WatchBlocks:
     page: PassThroughBlock = field(default_factory=PassThroughBlock)
     indicators: Block = field(default_factory=Block)
     engine: Block = field(default_factory=Block)
+    name: str = ""
+    """Label `instance` of all of it; empty for the only engine, whose series have the daemon's own."""
+
+    @classmethod
+    def of(cls, name: str) -> WatchBlocks:
+        """Blocks whose series bear an engine's name."""
+        labels = (("instance", name),) if name else ()
+        return cls(indicators=Block(labels), engine=Block(labels), name=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,22 @@ class Watched:
     data_dir: Path
     moves: bool = False
     """Whether it gets a loopback port of its own, because the gateway has the one that its command names."""
+    name: str = ""
+    """One of several engines has one: label, folder, and what its saved state is filed under."""
+    gpus: tuple[str, ...] = ()
+    """Indices or UUIDs of the GPUs that it is given; empty: it sees all of them."""
+
+    @property
+    def id(self) -> str:
+        """What the gateway calls it."""
+        return self.name or ENGINE_ID
+
+    @property
+    def base_url(self) -> str:
+        """Where it listens at first."""
+        url = self.command.base_url if self.command is not None else self.settings.url
+        assert url is not None, "the settings ask for a command or an URL"
+        return url
 
     @property
     def key(self) -> SecretStr | None:
@@ -111,24 +140,32 @@ class Watch:
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go on from what the daemon before saved; before anybody is shown the page."""
-        self.indicators.restore(saved.get("indicators", {}))
-        self.engine.restore(saved.get("engine", {}))
+        self.indicators.restore(saved.get(self._filed("indicators"), {}))
+        self.engine.restore(saved.get(self._filed("engine"), {}))
         if self.probe is not None:
-            self.probe.restore(saved.get("probe", {}))
+            self.probe.restore(saved.get(self._filed("probe"), {}))
 
     def parts(self) -> tuple[Part, ...]:
         """What `restore` needs in the next daemon."""
         parts = (
-            Part("indicators", self.indicators.state, lambda: self.blocks.indicators.version),
-            Part("engine", self.engine.state, self.engine.state),
+            Part(self._filed("indicators"), self.indicators.state, lambda: self.blocks.indicators.version),
+            Part(self._filed("engine"), self.engine.state, self.engine.state),
         )
         probe = self.probe
-        return parts if probe is None else (*parts, Part("probe", probe.state, lambda: probe.version))
+        if probe is None:
+            return parts
+        return (*parts, Part(self._filed("probe"), probe.state, lambda: probe.version))
 
     def load(self) -> float:
         """How busy the engine is, from 0 to 1, for simulated GPUs."""
         running = self.indicators.progress().running or 0.0
         return min(1.0, running / 8)
+
+    def tenant(self) -> Tenant:
+        """What the engine is to the GPUs."""
+        from exporter.gpu.demand import Tenant
+
+        return Tenant(self.engine.pids(), self.watched.gpus, self.indicators.progress().waiting or 0.0)
 
     def facts(self) -> EngineFacts:
         """What messages say of the engine: its output is ours only where we started it."""
@@ -143,6 +180,9 @@ class Watch:
         return EngineFacts(
             lambda: self.engine.status, watched.data_dir / OUTPUT_NAME, watched.command.secrets
         )
+
+    def _filed(self, part: str) -> str:
+        return f"engines/{self.watched.name}/{part}" if self.watched.name else part
 
     def _scraped(self, good: bool, _now: float) -> None:
         now = time.monotonic()

@@ -1,6 +1,6 @@
 """Where the gateway listens, whether the engine moves out of its way, and why the gateway is off where it is.
 
-An engine moves exactly when it would listen on the gateway's port itself.
+An engine moves exactly when it would listen on the gateway's port itself, or on that of another engine before it.
 """
 
 from __future__ import annotations
@@ -71,11 +71,20 @@ def plan(settings: GatewaySettings, engines: Sequence[Candidate]) -> GatewayOn |
             raise ConfigError([f"gateway.mode: cannot be on: {found.reason}"])
         return found
     moves = set()
+    taken = {found.port: "the gateway"}
     for engine in own:
-        why = _stays(engine, found.port)
+        ports = _ports(engine)
+        at = next((port for port in ports if port in taken), None)
+        if at is None:
+            taken |= dict.fromkeys(ports, f"the engine {engine.name}")
+            continue
+        why = _stays(engine, at)
         if why is None:
             moves.add(engine.name)
-        elif why:
+        elif at != found.port:
+            reason = f"port {at} of the engine {engine.name} is that of {taken[at]}, too, and it cannot be given another: {why}"
+            raise ConfigError([f"engines: {reason}"])
+        else:
             reason = f"port {found.port} is the engine's own, and it cannot be given another: {why}; set gateway.listen to another port"
             if settings.mode == "on":
                 raise ConfigError([f"gateway.listen: {reason}"])
@@ -101,15 +110,20 @@ def _address(settings: GatewaySettings, own: Sequence[Candidate]) -> GatewayOn |
     return GatewayOn(host, port, cert, key)
 
 
+def _ports(engine: Candidate) -> tuple[int, ...]:
+    """Where an engine runs that an earlier daemon left, and where it would listen if nobody moved it."""
+    command = engine.command
+    assert command is not None, "only engines with a command are asked"
+    kept = () if engine.kept_at is None else (_port_of(engine.kept_at),)
+    return (*kept, command.public.port if command.public is not None else _port_of(command.base_url))
+
+
 def _stays(engine: Candidate, port: int) -> str | None:
-    """None: it moves. Empty: it listens elsewhere anyway. Else why it cannot leave the gateway's port."""
+    """None: it can move away from this port. Else why it cannot."""
     command = engine.command
     assert command is not None, "only engines with a command are asked"
     if engine.kept_at is not None and _port_of(engine.kept_at) == port:
         return f"an earlier daemon left it running at {engine.kept_at}, and it is not stopped for the gateway's sake"
-    at = command.public.port if command.public is not None else _port_of(command.base_url)
-    if at != port:
-        return ""
     attempt = moved(command, port)
     return attempt.reason if isinstance(attempt, Unmovable) else None
 

@@ -1,7 +1,8 @@
 """From what a scrape brought, and what the daemon shows of itself, to rows of the store.
 
 The series get the labels `job` and `instance`, and names are written as a Prometheus 3 that scrapes this daemon would
-store them, so that a rule or a dashboard sees the same series here and there.
+store them, so that a rule or a dashboard sees the same series here and there. With several engines that is one with
+`honor_labels: true`: what is an engine's has the engine's name as its `instance`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from exporter.exposition.model import Series
 from exporter.exposition.text import format_bound
 from exporter.storage.head import Head, Layout
 from exporter.storage.model import NAME, Labels
+from exporter.storage.stream import Stream
 
 ENGINE, OWN = "engine", "exporter"
-"""Streams: the engine's own page; and the daemon's series, with what a scrape of the daemon would add by itself."""
+"""Streams: the engine's own page (of several, `engine/NAME`); and the daemon's series, with what a scrape of the daemon
+would add by itself. `up` is among these: it is about the target, which is the daemon."""
 
 _NOT_THE_ENGINES = frozenset({"up", "scrape_samples_scraped", "ALERTS", "ALERTS_FOR_STATE"})
 """What a server says of its targets and rules, not a target of itself."""
@@ -37,37 +40,53 @@ _SCRAPED = (
 class Ingest:
     """Writes into the head; event loop only. Times are int milliseconds.
 
-    `reserved`: beginnings of names that are the daemon's, and left out of the engine's page.
+    `reserved`: beginnings of names that are the daemon's, and left out of the engines' pages. `engines`: names of several
+    engines; an empty one is the only engine, whose series are the daemon's in all but name.
     """
 
-    def __init__(self, head: Head, *, job: str, instance: str, reserved: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        head: Head,
+        *,
+        job: str,
+        instance: str,
+        reserved: tuple[str, ...] = (),
+        engines: Sequence[str] = ("",),
+    ) -> None:
         self._head = head
         self._target = (("instance", instance), ("job", job))
         self._reserved = reserved
-        self._engine = head.stream(ENGINE)
+        self._pages = {
+            name: _Page(
+                head.stream(f"{ENGINE}/{name}" if name else ENGINE),
+                (("instance", name or instance), ("job", job)),
+            )
+            for name in engines
+        }
         self._own = head.stream(OWN)
-        self._engine_columns = self._own_columns = _Columns((), Layout([]), [], 0)
-        self._samples = 0
+        self._own_columns = _Columns((), Layout([]), [], 0)
         self._recorded: frozenset[str] = frozenset()
 
     def reserve(self, recorded: Iterable[str]) -> None:
-        """Names that rules record from now on: the engine's page has no say in them."""
+        """Names that rules record from now on: the engines' pages have no say in them."""
         self._recorded = frozenset(recorded)
-        self._engine_columns = _Columns((), Layout([]), [], 0)
+        for page in self._pages.values():
+            page.columns = _Columns((), Layout([]), [], 0)
 
-    def page(self, row: Row | None, t_ms: int) -> None:
-        """The engine's page; None: there is none, and its series end here."""
+    def page(self, row: Row | None, t_ms: int, engine: str = "") -> None:
+        """An engine's page; None: there is none, and its series end here."""
+        page = self._pages[engine]
         if row is None:
-            self._engine.end(t_ms)
-            self._samples = 0
+            page.stream.end(t_ms)
+            page.samples = 0
             return
-        columns = self._engine_columns
+        columns = page.columns
         grew = columns.sources != (row.layout,)
         if grew:
-            columns = self._engine_columns = self._compile((row.layout,), row.layout.series, foreign=True)
+            columns = page.columns = self._compile((row.layout,), row.layout.series, page.target)
         values = columns.pick(row.values)
-        self._engine.append(t_ms, columns.layout, values)
-        self._samples = len(values)
+        page.stream.append(t_ms, columns.layout, values)
+        page.samples = len(values)
         if grew:
             self._head.relieve(t_ms)
 
@@ -78,7 +97,7 @@ class Ingest:
         values: list[float | None] = []
         for _, part in found:
             values += part
-        values += (1.0, self._samples + len(values))
+        values += (1.0, sum([page.samples for page in self._pages.values()]) + len(values))
         columns = self._own_columns
         if len(columns.sources) != len(sources) or not all(map(is_, columns.sources, sources)):
             series = [one for part in sources for one in part]
@@ -91,27 +110,51 @@ class Ingest:
         self._own.append(t_ms, columns.layout, row, present)
 
     def _compile(
-        self, sources: tuple[object, ...], series: Sequence[Series], *, foreign: bool = False
+        self, sources: tuple[object, ...], series: Sequence[Series], engine: _Target | None = None
     ) -> _Columns:
+        """Which series are stored; `engine`: they are those of its page."""
         places: dict[Labels, int] = {}
         names: dict[str, tuple[str, str]] = {}
+        foreign = engine is not None
         left_out = _created(series) | (_NOT_THE_ENGINES | self._recorded if foreign else set())
         for place, one in enumerate(series):
             if one.name not in left_out and not (foreign and one.name.startswith(self._reserved)):
                 name = names.setdefault(one.name, (NAME, one.name))
-                places.setdefault(self._labels(name, _canonical(one)), place)
+                places.setdefault(self._labels(name, _canonical(one), engine), place)
         counters = [_is_counter(series[place]) for place in places.values()]
         return _Columns(sources, Layout(list(places), counters), list(places.values()), len(series))
 
-    def _labels(self, name: tuple[str, str], labels: Iterable[tuple[str, str]]) -> Labels:
-        """The label set as it is stored; a label of the source that clashes moves aside, as `honor_labels: false` does."""
+    def _labels(
+        self, name: tuple[str, str], labels: Iterable[tuple[str, str]], engine: _Target | None
+    ) -> Labels:
+        """The label set as it is stored. A label of an engine's page that clashes moves aside; our own are honoured."""
         pairs = [pair for pair in labels if pair[1]]
+        target = self._target if engine is None else engine
+        if engine is None and (own := next((pair for pair in pairs if pair[0] == "instance"), None)):
+            target = (own, *[pair for pair in target if pair[0] != "instance"])
+            pairs.remove(own)
         if not _TAKEN.isdisjoint([key for key, _ in pairs]):
             moved = {f"exported_{key}" if key in _TARGET else key: value for key, value in pairs}
             pairs = [pair for pair in moved.items() if pair[0] != NAME]
-        pairs += (*self._target, name)
+        pairs += (*target, name)
         pairs.sort()
         return tuple(pairs)
+
+
+_Target = tuple[tuple[str, str], ...]
+"""The labels that say where a series comes from."""
+
+
+class _Page:
+    """What is stored of one engine's page, and where."""
+
+    __slots__ = ("columns", "samples", "stream", "target")
+
+    def __init__(self, stream: Stream, target: _Target) -> None:
+        self.stream = stream
+        self.target = target
+        self.columns = _Columns((), Layout([]), [], 0)
+        self.samples = 0
 
 
 class _Columns:

@@ -27,7 +27,7 @@ from exporter.web.limits import (
     REQUEST_SECONDS,
 )
 from exporter.web.metrics import HttpMetrics
-from exporter.web.readiness import Readiness, readiness
+from exporter.web.readiness import EngineGroup, Readiness, readiness
 from exporter.web.snapshot import Snapshot, page_headers
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class _Routes:
     """The handlers, and what they need."""
 
     def __init__(
-        self, snapshot: Snapshot, token: BearerToken, engine_status: Callable[[], EngineStatus]
+        self, snapshot: Snapshot, token: BearerToken, engine_status: Callable[[], EngineStatus | EngineGroup]
     ) -> None:
         self._snapshot = snapshot
         self._token = token
@@ -91,7 +91,7 @@ class _Routes:
 def build_application(
     snapshot: Snapshot,
     token: BearerToken,
-    engine_status: Callable[[], EngineStatus],
+    engine_status: Callable[[], EngineStatus | EngineGroup],
     api: Api | None = None,
     alerting: Alerting | None = None,
 ) -> web.Application:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter import __version__
 
@@ -32,9 +33,9 @@ code,strong{{font-family:ui-monospace,monospace}}</style>
 </head>
 <body>
 <h1>vllm-exporter</h1>
-<p>Version {version}. Engine: <strong>{state}</strong></p>
+<p>Version {version}. {what}: <strong>{state}</strong></p>
 <p>{line}</p>
-<ul>
+{engines}<ul>
 {links}
 </ul>
 </body>
@@ -45,9 +46,22 @@ code,strong{{font-family:ui-monospace,monospace}}</style>
 def landing_page(readiness: Readiness) -> str:
     """The whole page; what comes from outside is escaped."""
     links = "\n".join(f'<li><a href="{path}"><code>{path}</code></a>: {text}</li>' for path, text in _LINKS)
+    engines = readiness.body.get("engines")
+    several = engines is not None
     return _PAGE.format(
         version=escape(__version__),
+        what="Engines" if several else "Engine",
         state=escape(str(readiness.body["state"])),
-        line=escape(readiness.line),
+        line=escape(str(readiness.body["reason"]) if several else readiness.line),
+        engines=_engines(engines) if isinstance(engines, dict) else "",
         links=links,
     )
+
+
+def _engines(engines: Mapping[str, Mapping[str, Any]]) -> str:
+    """A line for each of several engines."""
+    lines = [
+        f"<li>{escape(name)}: <strong>{escape(str(body['state']))}</strong>, {escape(str(body['reason']))}</li>"
+        for name, body in engines.items()
+    ]
+    return "<ul>\n" + "\n".join(lines) + "\n</ul>\n"

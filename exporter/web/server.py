@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from exporter.engine.status import EngineStatus
     from exporter.web.alertmanager.model import Alerting
     from exporter.web.api import Api
+    from exporter.web.readiness import EngineGroup
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ class WebServer:
         settings: WebSettings,
         page: Page,
         *,
-        engine_status: Callable[[], EngineStatus],
+        engine_status: Callable[[], EngineStatus | EngineGroup],
         before_render: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings

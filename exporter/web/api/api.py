@@ -57,6 +57,7 @@ class Api:
         *,
         statuses: Callable[[], Sequence[GroupStatus]],
         summary: Callable[[], Mapping[str, Any]],
+        summary_of: Callable[[str], Mapping[str, Any] | None] = lambda name: None,
         reload: Callable[[], Awaitable[Sequence[str] | None]],
         targets: Callable[[], Sequence[Target]] = lambda: (),
         config: Callable[[], str] = lambda: "",
@@ -69,6 +70,7 @@ class Api:
         self._store = store
         self._statuses = statuses
         self._summary = summary
+        self._summary_of = summary_of
         self._reload = reload
         self._targets = targets
         self._config = config
@@ -215,7 +217,12 @@ class Api:
         return success({"activeAlertmanagers": active, "droppedAlertmanagers": []})
 
     async def summary(self, call: Call) -> Answer:
-        """Our own summary, without the envelope."""
+        """Our own summary, without the envelope; with `engine=NAME`, of one of several engines."""
+        if name := call.form.get("engine"):
+            found = self._summary_of(name)
+            if found is None:
+                raise ApiError("not_found", f"no engine of several is named {name!r}")
+            return pack(200, [to_json(found)], gzip=call.gzip)
         return pack(200, [to_json(self._summary())], gzip=call.gzip)
 
     async def reload(self) -> list[str]:

@@ -1,7 +1,8 @@
 """`GET /api/v1/metrics`: the daemon's state as one JSON object, for scripts and dashboards that do not speak PromQL.
 
 Seconds, tokens per second, percent; gigabytes are 2^30 bytes, as nvidia-smi's sizes read. What is not known is null.
-Means and quantiles are over the sliding window of the `vllm_` summary gauges, totals over all restarts.
+Means and quantiles are over the sliding window of the `vllm_` summary gauges, totals over all restarts. With several
+engines the figures are those of all together, and `engines` has each one's own.
 """
 
 from __future__ import annotations
@@ -45,10 +46,13 @@ def summary_json(
     columns: tuple[Sequence[Series], Sequence[float | None]],
     gpus: Sequence[GpuReading],
     groups: Iterable[GroupStatus],
+    *,
+    instance: str | None = None,
 ) -> dict[str, Any]:
     """The whole answer.
 
-    `state`: the engine's; `columns`: the series of the indicators' block and their values (`Block.columns`).
+    `state`: the engine's; `columns`: the series of the indicators' block and their values (`Block.columns`). `instance`:
+    alerts about this one only.
     """
     fields = {name: _finite(value) for name, value in asdict(summary).items()}
     readings = [_gpu(reading) for reading in sorted(gpus, key=lambda reading: reading.index)]
@@ -58,8 +62,40 @@ def summary_json(
         for rule in group.rules
         for alert in rule.alerts
         if alert.labels.get("severity") != "none"  # Watchdog always fires, and means that all is well
+        and instance in (None, alert.labels.get("instance"))
     ]
-    by_type = _failures(columns)
+    return {
+        **_of_engines(state, fields, columns, readings),
+        "alerts_count": len(active),
+        "alerts": [
+            {
+                "name": name,
+                "severity": alert.labels.get("severity"),
+                "message": alert.annotations.get("summary") or alert.annotations.get("description"),
+                "state": alert.state,
+                "since": rfc3339(alert.active_at),
+            }
+            for name, alert in active
+        ],
+    }
+
+
+def engine_json(
+    name: str, state: str, summary: Summary, columns: tuple[Sequence[Series], Sequence[float | None]]
+) -> dict[str, Any]:
+    """One of several engines among `engines`: the same figures, of it alone."""
+    fields = {key: _finite(value) for key, value in asdict(summary).items()}
+    whole = _of_engines(state, fields, columns, [])
+    return {"name": name, **{key: value for key, value in whole.items() if key not in ("gpu", "gpus")}}
+
+
+def _of_engines(
+    state: str,
+    fields: Mapping[str, float | None],
+    columns: tuple[Sequence[Series], Sequence[float | None]],
+    readings: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The answer but for the alerts."""
     return {
         "status": state,
         "requests": {
@@ -82,18 +118,7 @@ def summary_json(
         },
         "gpu": readings[0] if readings else _NO_GPU,
         "gpus": readings,
-        "errors": {"total": _whole(fields["failed_requests"]), "by_type": by_type},
-        "alerts_count": len(active),
-        "alerts": [
-            {
-                "name": name,
-                "severity": alert.labels.get("severity"),
-                "message": alert.annotations.get("summary") or alert.annotations.get("description"),
-                "state": alert.state,
-                "since": rfc3339(alert.active_at),
-            }
-            for name, alert in active
-        ],
+        "errors": {"total": _whole(fields["failed_requests"]), "by_type": _failures(columns)},
     }
 
 
