@@ -681,6 +681,30 @@ async def test_a_silent_engine_is_a_timeout() -> None:
         assert {exchange.outcome for exchange in g.ledger.ended} == {Outcome.TIMEOUT}
 
 
+async def test_an_engine_that_takes_no_more_of_an_upload_is_a_timeout() -> None:
+    class Deaf(SwallowingEngine):
+        async def stream(self, head: Message, wire: Wire) -> None:
+            wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            deaf.set()
+            await closed.wait()
+            raise ConnectionResetError
+
+    deaf, closed = asyncio.Event(), asyncio.Event()
+    async with gateway(Deaf(), read_timeout=30, body_timeout=5) as g:
+        wire = await g.client()
+        wire.writer.write(post(bytes(32 << 20), path="/v1/audio/transcriptions"))
+        await deaf.wait()
+        await asyncio.sleep(0.3)
+        g.clock.ahead += 29
+        await asyncio.sleep(0.3)
+        assert not g.ledger.ended
+        g.clock.ahead += 2
+        assert (await wire.answer()).status == 504
+        assert (await g.ledger.wait()).outcome is Outcome.TIMEOUT
+        wire.abort()
+        closed.set()
+
+
 async def test_slow_clients_are_told_and_closed() -> None:
     async with gateway(answering(JSON_OK), head_timeout=5, body_timeout=5, idle_timeout=5) as g:
         silent, head, body, idle = [await g.client() for _ in range(4)]

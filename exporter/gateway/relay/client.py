@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from exporter.gateway.keys.key import asked_priority
-from exporter.gateway.model import Dialect, Endpoint, Exchange, Outcome, Refusal
+from exporter.gateway.model import Dialect, Endpoint, Exchange, Refusal
 from exporter.gateway.relay.bodies import Body, ChunkedBody, SizedBody
 from exporter.gateway.relay.heads import (
     MAX_FIELDS,
     BadHeadError,
     RequestHead,
-    bad_request,
     read_request_head,
 )
 from exporter.gateway.relay.lines import HEAD_END, recognise
 from exporter.gateway.relay.own_answers import CONTINUE
 from exporter.gateway.relay.passage import Passage
+from exporter.gateway.relay.refusals import BODIES_FULL, HEAD_TOO_LONG, SLOW, bad_request, body_too_large
 
 if TYPE_CHECKING:
     from exporter.gateway.relay.server import Relay
@@ -204,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
             self._phase = IDLE
             self._begin(bytes(pieces), self._heard)
         elif len(pieces) > relay.settings.head_limit:
-            self._turn_away(_TOO_LONG, now)
+            self._turn_away(HEAD_TOO_LONG, now)
         elif not pieces[:1].isalpha():
             self._turn_away(bad_request("This is no HTTP request."), now)
 
@@ -218,7 +218,7 @@ class ClientConnection(asyncio.Protocol):
             return
         raw = data[:end]
         if end > self.relay.settings.head_limit or raw.count(b"\n") > MAX_FIELDS + 2:
-            self._turn_away(_TOO_LONG, now)
+            self._turn_away(HEAD_TOO_LONG, now)
             return
         try:
             head = self._head = read_request_head(raw)
@@ -275,7 +275,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = passage.exchange
         head = passage.head
         if length is not None and length > relay.body_limit:
-            return _too_large(relay.settings.body_limit)
+            return body_too_large(relay.settings.body_limit)
         if head.priority is not None:
             exchange.asked_priority = asked_priority(head.priority)
         keys = relay.keys
@@ -322,7 +322,7 @@ class ClientConnection(asyncio.Protocol):
         relay = self.relay
         opaque = passage.exchange.endpoint.dialect is Dialect.OPAQUE
         if not opaque and not relay.fleet.known(None) and len(relay.fleet.routes) > 1:
-            self._turn_away_now(passage, _too_large(relay.settings.peek_limit))
+            self._turn_away_now(passage, body_too_large(relay.settings.peek_limit))
             return
         self._phase = UPLOAD
         passage.body = None
@@ -346,7 +346,7 @@ class ClientConnection(asyncio.Protocol):
         complete = body.complete
         settings = self.relay.settings
         if exchange.request_bytes > settings.body_limit and body.chunked:
-            self._turn_away_now(passage, _too_large(settings.body_limit))
+            self._turn_away_now(passage, body_too_large(settings.body_limit))
             return
         if complete:
             self._body = None
@@ -362,7 +362,7 @@ class ClientConnection(asyncio.Protocol):
         parts += piece
         self.relay.held_bytes += len(piece)
         if self.relay.held_bytes > self.relay.held_limit:
-            self._turn_away_now(passage, _NO_MEMORY)
+            self._turn_away_now(passage, BODIES_FULL)
         elif complete:
             self._parts = None
             passage.body = bytes(parts)
@@ -528,34 +528,25 @@ class ClientConnection(asyncio.Protocol):
             if self.due <= now:
                 passage.timed_out()
         elif phase in (BODY, UPLOAD):
-            if self._paused:
-                self._heard = now
-            self.due = self._heard + settings.body_timeout
-            if self.due <= now and passage is not None:
-                self._turn_away_now(passage, _SLOW)
+            if passage is None or (self._paused and passage.engine is None):
+                self.due = (
+                    now + 1.0
+                )  # it waits to be let in, and for a connection: there are limits of their own for that
+            elif self._paused:
+                self.due = self._heard + settings.read_timeout
+                if self.due <= now:
+                    passage.timed_out()  # an engine that takes no more of an upload is silent, too
+            else:
+                self.due = self._heard + settings.body_timeout
+                if self.due <= now:
+                    self._turn_away_now(passage, SLOW)
         elif phase == HEAD:
             self.due = self._heard + settings.head_timeout
             if self.due <= now:
-                self._turn_away(_SLOW, now)
+                self._turn_away(SLOW, now)
         elif phase == IDLE:
             self.transport.close()
         elif self.transport.get_write_buffer_size() and now < self._heard + settings.write_timeout:
             self.due = now + 1.0
         else:
             self.transport.abort()
-
-
-_TOO_LONG: Final = bad_request("The request's head is too long.", status=431, code="head_too_long")
-_SLOW: Final = bad_request("The request took too long to arrive.", status=408, code="request_timeout")
-_NO_MEMORY: Final = Refusal(
-    503,
-    "service_unavailable",
-    "bodies_full",
-    "Too many bytes of requests are waiting here.",
-    Outcome.REJECTED,
-    retry_after=1.0,
-)
-
-
-def _too_large(limit: int) -> Refusal:
-    return bad_request(f"The request's body is larger than {limit} bytes.", status=413, code="body_too_large")

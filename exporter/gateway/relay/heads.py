@@ -7,8 +7,9 @@ from typing import Final
 
 import httptools
 
-from exporter.gateway.model import Endpoint, Outcome, Refusal
+from exporter.gateway.model import Endpoint, Refusal
 from exporter.gateway.relay.lines import NEVER_NAMED, NOBODY, around_length, cut_out, lines_of
+from exporter.gateway.relay.refusals import bad_request
 
 MAX_FIELDS: Final = 128
 """Header fields in a request; real clients send some twenty. Apache's limit is 100, nginx has one on bytes only."""
@@ -40,11 +41,6 @@ class BadHeadError(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
-
-
-def bad_request(message: str, *, status: int = 400, code: str = "bad_request") -> Refusal:
-    """The refusal of a request that breaks HTTP: nothing that follows on its connection can be trusted."""
-    return Refusal(status, "invalid_request_error", code, message, Outcome.CLIENT_ERROR, close=True)
 
 
 class RequestHead:

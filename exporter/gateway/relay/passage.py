@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
+from exporter.gateway.model import Dialect, Exchange, Refusal
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.request import read_request, with_usage
 from exporter.gateway.relay.answer import BARE, Answer
 from exporter.gateway.relay.heads import RequestHead, onward_head
 from exporter.gateway.relay.own_answers import chunk, refusal_answer, whole_answer
+from exporter.gateway.relay.refusals import ENGINE_BROKE_HTTP, ENGINE_LOST, ENGINE_TIMEOUT, ENGINE_UNREACHABLE
 
 if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend
@@ -18,27 +19,6 @@ if TYPE_CHECKING:
     from exporter.gateway.relay.client import ClientConnection
     from exporter.gateway.relay.engine import EngineConnection
     from exporter.gateway.relay.pool import Pool
-
-_UNREACHABLE: Final = Refusal(
-    502,
-    "service_unavailable",
-    "engine_unreachable",
-    "The connection to the engine was lost before it answered.",
-    Outcome.ENGINE_UNREACHABLE,
-)
-_BROKEN: Final = Refusal(
-    502, "server_error", "engine_broke_http", "The engine's answer was not valid HTTP.", Outcome.ENGINE_ERROR
-)
-_SILENT: Final = Refusal(
-    504, "timeout_error", "engine_timeout", "The engine did not answer in time.", Outcome.TIMEOUT
-)
-_CUT: Final = Refusal(
-    502,
-    "server_error",
-    "engine_lost",
-    "The connection to the engine was lost in mid-answer.",
-    Outcome.TRUNCATED,
-)
 
 
 class Passage:
@@ -277,7 +257,7 @@ class Passage:
         """What came was not HTTP."""
         if self.engine is not None:
             self.engine.abort()
-        self._cut(_BROKEN, broken=True)
+        self._cut(ENGINE_BROKE_HTTP, broken=True)
 
     def engine_left(self, engine: EngineConnection, error: Exception | None) -> None:
         """The engine's connection is gone before the answer was whole; or it ended an answer without a length by that."""
@@ -288,7 +268,7 @@ class Passage:
             if answer.to_close and error is None:
                 self.answer_came(b"", b"", True)
             else:
-                self._cut(_CUT)
+                self._cut(ENGINE_LOST)
             return
         self.engine = None
         if engine.reused and not engine.answered and self.body is not None and not self._fresh:
@@ -306,7 +286,7 @@ class Passage:
         backend = self.backend
         assert backend is not None
         if self._sending:
-            self.refuse(_UNREACHABLE, reason)
+            self.refuse(ENGINE_UNREACHABLE, reason)
             return
         answer = relay.gate.another(self.exchange, backend)
         relay.gate.leave(self.exchange, backend)
@@ -320,7 +300,7 @@ class Passage:
         """The engine was silent for too long."""
         if self.engine is not None:
             self.engine.abort()
-        self._cut(_SILENT, timed_out=True)
+        self._cut(ENGINE_TIMEOUT, timed_out=True)
 
     # The end
 
