@@ -1,6 +1,6 @@
 """Where the gateway listens, whether the engine moves out of its way, and why the gateway is off where it is.
 
-An engine moves exactly when it would listen on the gateway's port itself, or on that of another engine before it.
+An engine moves exactly when it would listen on the gateway's port itself, or where another engine would.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,24 +72,26 @@ def plan(settings: GatewaySettings, engines: Sequence[Candidate]) -> GatewayOn |
             raise ConfigError([f"gateway.mode: cannot be on: {found.reason}"])
         return found
     moves = set()
-    taken = {found.port: "the gateway"}
+    users = Counter(port for engine in own for port in set(_ports(engine)))
+    stay: dict[int, str] = {}
     for engine in own:
-        ports = _ports(engine)
-        at = next((port for port in ports if port in taken), None)
+        at = next((port for port in _ports(engine) if port == found.port or users[port] > 1), None)
         if at is None:
-            taken |= dict.fromkeys(ports, f"the engine {engine.name}")
             continue
         why = _stays(engine, at)
         if why is None:
             moves.add(engine.name)
-        elif at != found.port:
-            reason = f"port {at} of the engine {engine.name} is that of {taken[at]}, too, and it cannot be given another: {why}"
-            raise ConfigError([f"engines: {reason}"])
-        else:
-            reason = f"port {found.port} is the engine's own, and it cannot be given another: {why}; set gateway.listen to another port"
+        elif at == found.port:
+            reason = f"port {at} is the engine's own, and it cannot be given another: {why}; set gateway.listen to another port"
             if settings.mode == "on":
                 raise ConfigError([f"gateway.listen: {reason}"])
             return GatewayOff(reason)
+        elif (other := stay.setdefault(at, engine.name)) != engine.name:
+            raise ConfigError(
+                [
+                    f"engines: {other} and {engine.name} both listen on port {at}, and neither can be given another: {why}"
+                ]
+            )
     return GatewayOn(found.host, found.port, found.tls_cert_file, found.tls_key_file, frozenset(moves))
 
 

@@ -53,6 +53,32 @@ def test_the_gateway_takes_the_engines_own_address_and_the_engine_moves() -> Non
     assert on(engine("python -m exporter simulate --port 9")).host == "127.0.0.1"
 
 
+def test_several_engines_that_would_listen_on_one_port_get_ports_of_their_own() -> None:
+    a, b, c = (
+        engine("vllm serve M", "a"),
+        engine("vllm serve M", "b"),
+        engine("vllm serve N --port 9", "c"),
+    )
+    assert on(a, b, c) == GatewayOn("0.0.0.0", 8000, moves=frozenset({"a", "b"}))
+    assert on(a, b, c, listen=":9").moves == {"a", "b", "c"}
+    assert on(a, b, c, listen=":7").moves == {"a", "b"}  # also the first one: two are told to be at 8000
+    assert on(a, c, listen=":7").moves == frozenset()
+
+
+def test_of_engines_with_one_port_the_one_that_cannot_move_keeps_it() -> None:
+    fixed = engine("docker run vllm serve M", "fixed")
+    assert on(fixed, engine("vllm serve M", "b"), listen=":7").moves == {"b"}
+    left = engine("vllm serve M", "left", kept_at="http://127.0.0.1:8000")
+    assert on(engine("vllm serve M", "b"), left, listen=":7").moves == {"b"}
+    with pytest.raises(ConfigError, match="fixed and other both listen on port 8000, and neither can"):
+        on(fixed, engine("docker run vllm serve M", "other"), listen=":7")
+
+
+def test_an_engine_left_on_another_port_moves_off_the_gateways_when_it_starts_again() -> None:
+    kept = engine("vllm serve M", kept_at="http://127.0.0.1:9")
+    assert on(kept).moves == {"engine"}
+
+
 def test_off_is_off_and_an_engine_that_is_only_watched_has_no_gateway_by_itself() -> None:
     assert off(engine("vllm serve M"), mode="off") == ""
     assert off(ATTACHED) == ""
