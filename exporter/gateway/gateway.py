@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,7 +23,9 @@ from exporter.gateway.admission.gate import Gate
 from exporter.gateway.admission.statuses import Seen, seen
 from exporter.gateway.keys.file import KeysFile
 from exporter.gateway.measuring.access_log import AccessLog
+from exporter.gateway.measuring.content import ContentLog
 from exporter.gateway.measuring.recorder import Recorder
+from exporter.gateway.model import Exchange
 from exporter.gateway.models import Models, fetch_models
 from exporter.gateway.relay.polling import new_event_loop
 from exporter.gateway.relay.server import Relay
@@ -81,13 +84,16 @@ class Gateway:
         self._models = Models(
             [engine.name for engine in engines], None if self._keys is None else self._keys.keys.named
         )
+        self._access_log = AccessLog(options.access_log)
+        ratio = options.log_content_ratio
+        self._content = ContentLog(ratio, Random(0)) if ratio else None  # noqa: S311  a sample
         self.recorder = Recorder(
             indicators,
             daemon,
             settings.sli,
             model_limit=settings.scrape.model_limit,
             patience=options.patience,
-            ended=AccessLog(options.access_log).ended,
+            ended=self._ended,
         )
         self._socket: socket.socket | None = None
         self._gate: Gate
@@ -142,6 +148,7 @@ class Gateway:
             fleet=self._fleet,
             recorder=self.recorder,
             local=self._models.answer,
+            content=self._content,
         )
         if self._socket is not None:
             await self._accept(self._socket)
@@ -244,6 +251,11 @@ class Gateway:
     async def reload(self) -> Sequence[str]:
         """Read the keys again; the mistakes in the file, and then nothing changed."""
         return () if self._keys is None else await self._keys.reload()
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._access_log.ended(exchange)
+        if self._content is not None:
+            self._content.ended(exchange)
 
     async def _learn(self, name: str, session: aiohttp.ClientSession) -> None:
         engine = self._engines[name]

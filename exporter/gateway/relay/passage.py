@@ -93,6 +93,8 @@ class Passage:
             if own is not None:
                 self._answer_locally(own)
                 return
+        if relay.content is not None:
+            relay.content.asked(exchange, self.body)
         if dialect is not Dialect.OPAQUE and self.body:
             read = read_request(self.body, dialect)
             exchange.stream = read.stream
@@ -224,7 +226,8 @@ class Passage:
             extra += b"Connection: close\r\n"
         elif not modern:
             extra += b"Connection: keep-alive\r\n"
-        answer = self._answer = Answer(
+        new_answer = Answer if relay.content is None else relay.content.answer
+        answer = self._answer = new_answer(
             self.exchange,
             head,
             raw,

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from exporter.gateway.model import Exchange, Refusal
 from exporter.gateway.relay.client import ClientConnection
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend, Fleet
     from exporter.gateway.admission.gate import Gate
     from exporter.gateway.keys.check import Keys
+    from exporter.gateway.relay.answer import Answer
+    from exporter.gateway.relay.answer_heads import AnswerHead
     from exporter.gateway.routes import Routes
     from exporter.settings.gateway import GatewaySettings
 
@@ -41,6 +43,13 @@ class Recorder(Protocol):
     def refused(self, reason: str) -> None: ...
 
 
+class Content(Protocol):
+    """Who listens to what some requests say and are told, for debugging: `exporter.gateway.measuring.content`."""
+
+    def asked(self, exchange: Exchange, body: bytes | None) -> None: ...
+    def answer(self, exchange: Exchange, head: AnswerHead, *rest: Any, **more: Any) -> Answer: ...
+
+
 class Relay:
     """The gateway's data plane. `local` gives the body of an answer of our own, a refusal, or None for an engine to answer."""
 
@@ -54,6 +63,7 @@ class Relay:
         fleet: Fleet,
         recorder: Recorder,
         local: Callable[[Exchange, str], bytes | Refusal | None],
+        content: Content | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -66,6 +76,7 @@ class Relay:
         self.fleet = fleet
         self.recorder = recorder
         self.local = local
+        self.content = content
         self.clock = clock
         self.now = clock()
         """The time of the last sweep: good enough for what lasts minutes."""
