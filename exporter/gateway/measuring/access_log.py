@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import structlog
@@ -50,7 +51,8 @@ class AccessLog:
     """Writes the lines; `which` as the setting `gateway.access_log`. `/health` and its like are written only when they fail."""
 
     def __init__(self, which: Literal["all", "errors", "off"]) -> None:
-        self._which = which
+        self._log = log.bind()
+        self._which = which if self._log.is_enabled_for(logging.INFO) else "off"
 
     def wants(self, exchange: Exchange) -> bool:
         """Whether a request gets a line."""
@@ -63,4 +65,4 @@ class AccessLog:
     def ended(self, exchange: Exchange) -> None:
         """A request is over."""
         if self.wants(exchange):
-            log.info("request", **line(exchange))
+            self._log.info("request", **line(exchange))
