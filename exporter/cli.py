@@ -230,9 +230,8 @@ def _check_config(args: argparse.Namespace, _command: list[str]) -> int:
     from exporter.settings.show import as_toml
 
     settings = load_settings(config=args.file)
-    engines = watched_engines(
-        settings
-    )  # a command that cannot be read is a mistake too, and so is a rule file
+    # A command that cannot be read is a mistake too, and so is a rule file.
+    engines = watched_engines(settings)
     read_groups(settings.rules.files, builtin=settings.rules.builtin)
     load_receivers(settings.notify)
     gateway = check_gateway(settings, [Candidate(engine.id, engine.command) for engine in engines])

@@ -109,6 +109,25 @@ def test_check_config_reads_the_rule_files_too(tmp_path: Path):
     assert f"{rules}:1:" in done.stderr
 
 
+def test_check_config_reads_the_gateways_keys_and_says_why_it_would_be_off(tmp_path: Path):
+    keys, config = tmp_path / "keys.toml", tmp_path / "config.toml"
+    config.write_text(
+        f'[engine]\ncommand = ["vllm", "serve", "m"]\n[gateway]\nkeys_file = "{keys}"\nlisten = "127.0.0.1:9108"\n'
+    )
+    done = run("check", "config", str(config))
+    assert done.returncode == 2
+    assert str(keys) in done.stderr
+    assert "web.listen" in done.stderr
+    made = run("keys", "add", "team-a", "--config", str(config))
+    assert made.returncode == 0
+    assert made.stdout.startswith("sk-")
+    listed = run("keys", "list", "--config", str(config))
+    assert "team-a" in listed.stdout
+    assert made.stdout.strip() not in keys.read_text() + listed.stdout
+    config.write_text(config.read_text().replace("9108", "9109"))
+    assert run("check", "config", str(config)).returncode == 0
+
+
 def test_rules_may_be_named_several_times(tmp_path: Path):
     one, two = tmp_path / "one.yml", tmp_path / "two.yml"
     for file in (one, two):
