@@ -394,7 +394,10 @@ def _gateway(
         if place.reason:
             log.warning("gateway_off", reason=place.reason)
         return None, watched
-    engines = [Fronted(one.id, one.settings, one.base_url, one.key) for one in watched]
+    engines = [
+        Fronted(one.id, one.settings, one.base_url, one.key, shown.engine if one.name else None)
+        for one, shown in zip(watched, blocks.watches, strict=True)
+    ]
     watched = tuple(replace(one, moves=one.id in place.moves) for one in watched)
     return Gateway(settings, place, engines, blocks.gateway, blocks.daemon), watched
 

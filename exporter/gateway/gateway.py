@@ -52,12 +52,16 @@ MODELS_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Fronted:
-    """An engine behind the gateway. `base_url`: where it is at first; `key`: what opens it, where it asks for one."""
+    """An engine behind the gateway. `base_url`: where it is at first; `key`: what opens it, where it asks for one.
+
+    `block`: where it is shown what the gateway has at it; None: among the daemon's own series.
+    """
 
     name: str
     settings: EngineSettings
     base_url: str
     key: SecretStr | None
+    block: Block | None = None
 
 
 class Gateway:
@@ -93,6 +97,7 @@ class Gateway:
             settings.sli,
             model_limit=settings.scrape.model_limit,
             patience=options.patience,
+            engines={engine.name: engine.block for engine in engines if engine.block is not None},
             ended=self._ended,
         )
         self._socket: socket.socket | None = None

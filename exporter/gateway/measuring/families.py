@@ -35,6 +35,12 @@ CONNECTIONS = Family("vllm_exporter_gateway_connections", "gauge", "Open connect
 RUNNING = Family(
     "vllm_exporter_gateway_requests_running", "gauge", "Requests at an engine, by engine.", ("engine_name",)
 )
+SENT = Family(
+    "vllm_exporter_gateway_engine_requests_total",
+    "counter",
+    "Users' requests that an engine got from the gateway and that are over, by engine.",
+    ("engine_name",),
+)
 QUEUED = Family("vllm_exporter_gateway_requests_queued", "gauge", "Requests that wait at the gateway.")
 REFUSALS = Family(
     "vllm_exporter_gateway_refusals_total",
@@ -67,6 +73,7 @@ FAMILIES: tuple[Family, ...] = (
     UP,
     CONNECTIONS,
     RUNNING,
+    SENT,
     QUEUED,
     REFUSALS,
     RETRIES,

@@ -27,6 +27,7 @@ _STATE_VERSION = 1
 class Recorder:
     """Takes in the end of each request; event loop only. `block` holds the indicators, `daemon` what the gateway is at.
 
+    `engines`: blocks of engines whose series bear their own `instance`; what is told of others stands in `daemon`.
     `model_limit` bounds the models with series of their own; further ones count under an empty name. `ended` is called
     with each request that is over, when all is counted.
     """
@@ -40,9 +41,12 @@ class Recorder:
         model_limit: int,
         patience: float,
         ended: Callable[[Exchange], None] = lambda exchange: None,
+        engines: Mapping[str, Block] | None = None,
     ) -> None:
         self._block = block
         self._daemon = daemon
+        self._engines = engines or {}
+        self._sent: dict[str, int] = {}
         self._settings = settings
         self._model_limit = model_limit
         self._patience = patience
@@ -87,6 +91,8 @@ class Recorder:
             self._retries += exchange.tries - 1
         if exchange.endpoint.counted:
             self.running -= 1
+            if backend := exchange.backend:
+                self._sent[backend] = self._sent.get(backend, 0) + 1
             ttft = counts_for_ttft(exchange, self._patience)
             (self._models.get(exchange.model) or self._model(exchange.model)).end(exchange, ttft)
             if exchange.key is not None:
@@ -115,7 +121,9 @@ class Recorder:
         daemon.gauge(g.CONNECTIONS).set(connections)
         daemon.gauge(g.QUEUED).set(queued)
         for name, count in running.items():
-            daemon.gauge(g.RUNNING, name).set(count)
+            block = self._engines.get(name, daemon)
+            block.gauge(g.RUNNING, name).set(count)
+            block.counter(g.SENT, name).set(self._sent.get(name, 0))
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, JSON-able."""
@@ -125,6 +133,7 @@ class Recorder:
             "keys": [key.state() for key in self._keys.values()],
             "refusals": dict(self._refusals),
             "retries": self._retries,
+            "sent": dict(self._sent),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -140,11 +149,13 @@ class Recorder:
                 model.restore(entry)
             keys = [KeyMeasures.restored(entry) for entry in state["keys"]]
             refusals = {str(reason): int(count) for reason, count in state["refusals"].items()}
+            sent = {str(name): int(count) for name, count in state.get("sent", {}).items()}
             self._retries = int(state["retries"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning("gateway_state_unusable", error=f"{type(error).__name__}: {error}")
             return
         self._models = models
+        self._sent = sent
         self._keys = {(key.key, key.model): key for key in keys}
         self._refusals = dict.fromkeys(NO_ROOM, 0) | refusals
 
