@@ -21,6 +21,7 @@ class AnswerHead:
     __slots__ = (
         "after",
         "before",
+        "bodiless",
         "chunked",
         "chunked_at",
         "cuts",
@@ -40,6 +41,8 @@ class AnswerHead:
         self.raw = raw
         self.start = 0
         self.status = 0
+        self.bodiless = False
+        """Whether its status rules a body out."""
         self.modern = True
         self.keep_alive = True
         self.length: int | None = None
@@ -54,11 +57,6 @@ class AnswerHead:
         self.after = b""
         self.cuts: list[tuple[int, int]] | None = None
 
-    @property
-    def bodiless(self) -> bool:
-        """Whether its status rules a body out."""
-        return self.status in (204, 304) or self.status < 200
-
 
 def read_answer_head(raw: bytes) -> AnswerHead:
     """Find what matters in a whole head; raises `httptools.HttpParserError` for one that is not valid."""
@@ -71,6 +69,7 @@ def read_answer_head(raw: bytes) -> AnswerHead:
     if raw[:9] != b"HTTP/1.1 ":
         head.modern = head.keep_alive = False
     head.status = int(raw[9:12])
+    head.bodiless = head.status in (204, 304) or head.status < 200
     length_at = (0, 0)
     for match in _ANSWER_FIELDS.finditer(raw.lower(), start):
         name, value = match.groups()

@@ -63,7 +63,6 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead",
-        "_blocked_since",
         "_body",
         "_buffered",
         "_forwarded",
@@ -74,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         "_phase",
         "_pieces",
         "address",
+        "blocked_since",
         "due",
         "keep_alive",
         "passage",
@@ -105,7 +105,8 @@ class ClientConnection(asyncio.Protocol):
         self._forwarded = b""
         self._heard = 0.0
         self._paused = False
-        self._blocked_since: float | None = None
+        self.blocked_since: float | None = None
+        """Since when more waits to be sent than the client takes."""
 
     # asyncio's callbacks
 
@@ -161,15 +162,15 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client reads its answer more slowly than it comes: the engine is to wait."""
-        self._blocked_since = self.relay.clock()
-        self.due = min(self.due, self._blocked_since + self.relay.settings.write_timeout)
+        self.blocked_since = self.relay.clock()
+        self.due = min(self.due, self.blocked_since + self.relay.settings.write_timeout)
         self._buffered = self.transport.get_write_buffer_size()
         if self.passage is not None and self.passage.engine is not None:
             self.passage.engine.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self._blocked_since = None
+        self.blocked_since = None
         passage = self.passage
         if passage is None:
             if self._phase == ANSWER:
@@ -177,11 +178,6 @@ class ClientConnection(asyncio.Protocol):
         elif passage.engine is not None:
             passage.heard = self.relay.clock()
             passage.engine.transport.resume_reading()
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether more waits to be sent than the client takes."""
-        return self._blocked_since is not None
 
     # Heads
 
@@ -246,7 +242,13 @@ class ClientConnection(asyncio.Protocol):
             exchange = Exchange(found, head.method, name, self.address, now)
             passage = self.passage = Passage(self, head, length, exchange, id_line)
             relay.recorder.begin(exchange)
-            refusal = self._check(passage, length)
+            refusal = (
+                None
+                if relay.keys is None
+                and head.priority is None
+                and (length is None or length <= relay.body_limit)
+                else self._check(passage, length)
+            )
         else:
             exchange = Exchange(_NO_ENDPOINT, head.method, name, self.address, now)
             passage = self.passage = Passage(self, head, length, exchange, id_line)
@@ -454,7 +456,7 @@ class ClientConnection(asyncio.Protocol):
             self.close()
             return
         relay = self.relay
-        if self._blocked_since is not None:
+        if self.blocked_since is not None:
             self._phase = ANSWER  # The next one can wait until this client reads what it has asked for.
             return
         if self._ahead:
@@ -512,12 +514,12 @@ class ClientConnection(asyncio.Protocol):
         settings = self.relay.settings
         phase = self._phase
         passage = self.passage
-        if self._blocked_since is not None:
+        if self.blocked_since is not None:
             left = self.transport.get_write_buffer_size()
             if left < self._buffered:
-                self._blocked_since = now  # slow, but it reads
+                self.blocked_since = now  # slow, but it reads
             self._buffered = left
-            self.due = self._blocked_since + settings.write_timeout
+            self.due = self.blocked_since + settings.write_timeout
             if self.due <= now:
                 self.transport.abort()
         elif phase == ANSWER:

@@ -10,6 +10,7 @@ from exporter.gateway.reading.request import read_request, with_usage
 from exporter.gateway.relay.answer import BARE, Answer
 from exporter.gateway.relay.heads import RequestHead, onward_head
 from exporter.gateway.relay.own_answers import chunk, refusal_answer, whole_answer
+from exporter.gateway.relay.pool import Pool
 from exporter.gateway.relay.refusals import ENGINE_BROKE_HTTP, ENGINE_LOST, ENGINE_TIMEOUT, ENGINE_UNREACHABLE
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from exporter.gateway.relay.answer_heads import AnswerHead
     from exporter.gateway.relay.client import ClientConnection
     from exporter.gateway.relay.engine import EngineConnection
-    from exporter.gateway.relay.pool import Pool
 
 
 class Passage:
@@ -145,7 +145,9 @@ class Passage:
         exchange = self.exchange
         exchange.backend = backend.name
         exchange.tries += 1
-        pool: Pool = self.client.relay.pool(backend)
+        pool = backend.pool
+        if type(pool) is not Pool:
+            pool = self.client.relay.pool(backend)
         engine = pool.take() if self.body is not None else None  # what streams can be sent but once
         if engine is None:
             pool.connect(self._connected)
@@ -342,7 +344,7 @@ class Passage:
         engine = self.engine
         assert engine is not None
         if engine.keep_alive and not self._upload_is_open():
-            if self.client.is_blocked:
+            if self.client.blocked_since is not None:
                 engine.transport.resume_reading()
             engine.pool.put(engine, now)
         else:
