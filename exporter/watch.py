@@ -133,7 +133,13 @@ class Watch:
             None
             if policy is None
             else Probe(
-                policy, self.engine, blocks.indicators, settings.sli, in_flight=in_flight, token_at=token_at
+                policy,
+                self.engine,
+                blocks.indicators,
+                settings.sli,
+                in_flight=in_flight,
+                token_at=token_at,
+                own_work=self.indicators.own_work,
             )
         )
         """None where the engine is never probed."""

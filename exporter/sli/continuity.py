@@ -37,6 +37,14 @@ class Step:
     """Whether any total may have moved."""
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where totals stood: counters by name, and all accumulators as they lay."""
+
+    counters: dict[Total, float]
+    values: list[float]
+
+
 class Continuity:
     """Restart-continuous totals of one engine.
 
@@ -182,6 +190,29 @@ class Continuity:
         """One counter's total."""
         index = self.routes.counters.get((name, model))
         return 0.0 if index is None else self.values[index]
+
+    def mark(self) -> Mark:
+        """Where the totals stand, for `take_back` after the next row."""
+        counters = {total: self.values[index] for total, index in self.routes.counters.items()}
+        return Mark(counters, list(self.values))
+
+    def gained(self, mark: Mark) -> dict[str, float]:
+        """What the counters gained since, by name, over all models."""
+        gains: dict[str, float] = {}
+        for total, index in self.routes.counters.items():
+            gain = self.values[index] - mark.counters.get(total, 0.0)
+            gains[total[0]] = gains.get(total[0], 0.0) + gain
+        return gains
+
+    def take_back(self, mark: Mark, step: Step) -> None:
+        """Leave what the last row brought out of the totals, for good; `mark`: from before that row, which `step` was."""
+        values, routes = self.values, self.routes
+        for total, index in routes.counters.items():
+            values[index] = mark.counters.get(total, 0.0)
+        for route in routes.histograms:
+            place = slice(route.start, route.stop + 2)
+            # After another layout, accumulators of histograms hold what the row brought and nothing else.
+            values[place] = [0.0] * (route.stop + 2 - route.start) if step.compiled else mark.values[place]
 
     def histogram(self, total: Total) -> list[float]:
         """One histogram's total: a cumulative count per bound of ours, the count, the sum. Not rounded, and

@@ -5,7 +5,7 @@ Everything belongs to the event loop; a row costs its changed columns plus a fix
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import add
 from typing import Any
 
@@ -18,10 +18,11 @@ from exporter.settings import SliSettings
 from exporter.sli import families as f
 from exporter.sli import outcomes as o
 from exporter.sli import vocabulary as v
-from exporter.sli.continuity import SERIES_LIMIT, Continuity
+from exporter.sli.continuity import SERIES_LIMIT, Continuity, Mark, Step
 from exporter.sli.gauges import EngineGauges
 from exporter.sli.intervals import Interval, error_ratios, settle
 from exporter.sli.models import SOURCE, ModelView
+from exporter.sli.own_work import OwnWork, explains
 from exporter.sli.report import Report
 from exporter.sli.routes import Total
 from exporter.sli.summary import Summary
@@ -103,6 +104,9 @@ class Indicators:
             duration_bounds=settings.request_duration_buckets,
         )
         self._progress = Progress()
+        self._own: OwnWork | None = None
+        self._own_progress = 0.0
+        """What requests of our own added to the progress and not to the totals."""
         self._down = 0.0
         self._last: float | None = None
         self._quiet = False
@@ -114,7 +118,10 @@ class Indicators:
         one of errors only. The first page of an engine that is not known, and the first after `restore`, makes no
         observation: when it happened is not known.
         """
+        mark = self._continuity.mark() if self._own is not None else None
         step = self._continuity.advance(row, epoch)
+        if mark is not None:
+            self._leave_out_own(mark, step)
         if step.restarted:
             self._pairing.forget()
         if step.compiled:
@@ -148,6 +155,10 @@ class Indicators:
             for _ in range(intervals):
                 self._observe_down()
         self._conclude(now, up=False)
+
+    def own_work(self, input_tokens: int, output_tokens: int) -> None:
+        """A request of the daemon's own was answered: where nothing else happened, it is left out of the totals."""
+        self._own = OwnWork(input_tokens, output_tokens)
 
     def progress(self) -> Progress:
         """The engine's work as the last page has it; nothing known after a missed one."""
@@ -210,6 +221,21 @@ class Indicators:
             model.gains(values)
             model.count(0.0, 0.0)
         self._show_totals(values)
+
+    def _leave_out_own(self, mark: Mark, step: Step) -> None:
+        """Take back what a row brought, if that was all our own."""
+        own, continuity = self._own, self._continuity
+        assert own is not None, "there is a mark only where there is work of our own"
+        self._own = None
+        if step.first or step.restarted or self._quiet:
+            return
+        gains = continuity.gained(mark)
+        explained = explains(own, gains)
+        if explained:
+            continuity.take_back(mark, step)
+            self._own_progress += sum([gains.get(name, 0.0) for name in _PROGRESS])
+        elif explained is None and own.pages > 1:
+            self._own = replace(own, pages=own.pages - 1)
 
     def _admit(self, model: str, present: set[str]) -> bool:
         """Whether a model may have series of its own; one that the running engine has never shown may have to leave."""
@@ -310,7 +336,8 @@ class Indicators:
         routes, values = self._continuity.routes, self._continuity.values
         if not any(canonical in _PROGRESS for canonical, _ in routes.sources):
             return None
-        return sum([values[index] for (name, _), index in routes.counters.items() if name in _PROGRESS])
+        counted = sum([values[index] for (name, _), index in routes.counters.items() if name in _PROGRESS])
+        return counted + self._own_progress
 
     def _vector(self) -> list[float]:
         """What the sliding window keeps: see `summary.SCALARS`."""

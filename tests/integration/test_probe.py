@@ -158,6 +158,9 @@ async def test_an_idle_engine_is_probed_and_measured(bench: Bench) -> None:
     count = bench.value('vllm_slo_probe_time_to_first_token_seconds_count{model_name="sim-8b"}')
     total = bench.value('vllm_slo_probe_time_to_first_token_seconds_sum{model_name="sim-8b"}')
     assert 0 < total / count < 0.5
+    assert bench.value("vllm_total_requests") <= 1, (
+        "they are not among the users', but where a page cut one in two"
+    )
     assert EngineState.unresponsive not in bench.states
 
 
