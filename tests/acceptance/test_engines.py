@@ -1,0 +1,237 @@
+"""Several engines under one daemon: two replicas of one model and one of another, behind one gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from daemon import PROGRAM, Daemon, eventually, free_port, gone
+from sink import Sink
+
+MODELS = {"a1": "alpha", "a2": "alpha", "b": "beta"}
+
+
+class Box:
+    """A daemon with three simulators, whose commands all say the same port, and the gateway's address."""
+
+    def __init__(self, folder: Path, *flags: str, **engine: object) -> None:
+        self.gateway = free_port()
+        self.config = folder / "box.toml"
+        shared = {"drain_timeout": 1, "restart_delay": 0.3, **engine}
+        lines = ["[engine]", *(f"{key} = {json.dumps(value)}" for key, value in shared.items())]
+        lines += [
+            "[gateway]", f'listen = "127.0.0.1:{self.gateway}"', "probe_interval = 0",
+            "[scrape]", "interval = 0.5",
+            "[gpu]", 'source = "simulated"',
+        ]  # fmt: skip
+        for place, (name, model) in enumerate(MODELS.items()):
+            command = [*PROGRAM, "simulate", "--served-model-name", model, "--step-seconds", "0.005"]
+            lines += [
+                "[[engines]]",
+                f'name = "{name}"',
+                f"gpus = [{place}]",
+                f"command = {json.dumps(command)}",
+            ]
+        self.config.write_text("\n".join(lines) + "\n")
+        self._folder, self._flags = folder, flags
+
+    @contextmanager
+    def daemon(self) -> Iterator[Daemon]:
+        """One run of it, from the moment on that all engines are ready."""
+        with Daemon(self._folder, "run", "--config", str(self.config), *self._flags) as daemon:
+            eventually("all engines are ready", lambda: ready(daemon))
+            eventually("the models are listed", lambda: self.models() == ["alpha", "beta"])
+            yield daemon
+
+    def models(self) -> list[str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.gateway}/v1/models", timeout=10) as answer:
+                return [model["id"] for model in json.load(answer)["data"]]
+        except urllib.error.HTTPError as error:
+            error.close()
+            return []
+
+    def ask(self, model: str, tokens: int = 3) -> int:
+        """The status of one request for a model; 0 when the connection broke."""
+        body = {"model": model, "prompt": "hello", "max_tokens": tokens, "ignore_eos": True}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.gateway}/v1/completions",
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                assert json.load(answer)["usage"]["completion_tokens"] == tokens
+                return 200
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return 0
+
+
+def ready(daemon: Daemon) -> bool:
+    try:
+        return daemon.get("/-/ready").startswith("ready: 3 of 3")
+    except OSError:
+        return False
+
+
+def successes(daemon: Daemon) -> dict[str, float | None]:
+    return {
+        name: daemon.value("vllm_slo_requests_total", instance=name, outcome="success") for name in MODELS
+    }
+
+
+def test_three_engines_stand_on_one_page_each_with_its_name_and_requests_go_to_who_serves_their_model(
+    tmp_path: Path,
+):
+    box = Box(tmp_path)
+    with box.daemon() as daemon:
+        assert [box.ask("alpha") for _ in range(6)] == [200] * 6
+        assert [box.ask("beta"), box.ask("gamma")] == [200, 404]
+        eventually("all counted", lambda: sum(count or 0 for count in successes(daemon).values()) == 7)
+        counts = successes(daemon)
+        assert counts["b"] == 1
+        assert (counts["a1"] or 0) >= 2 <= (counts["a2"] or 0)  # the least outstanding, and of equals in turn
+        assert daemon.value("vllm_slo_requests_total", source="gateway", outcome="success") == 7
+
+        for openmetrics in (False, True):
+            families = daemon.families(openmetrics=openmetrics)
+            lines = [
+                (sample.name, tuple(sorted(sample.labels.items())))
+                for family in families.values()
+                for sample in family.samples
+            ]
+            assert len(lines) == len(set(lines))
+            for name, family in families.items():
+                instances = {sample.labels.get("instance") for sample in family.samples}
+                if name.startswith(("vllm:", "vllm_exporter_engine_", "vllm_exporter_scrape")):
+                    assert instances == set(MODELS), name
+                elif name.startswith(("nvidia_gpu_", "vllm_exporter_process_", "vllm_exporter_rule_")):
+                    assert instances == {None}, name
+
+        def of(name: str) -> list[str]:
+            found = json.loads(daemon.get(f"/api/v1/query?query={name}"))["data"]["result"]
+            return sorted(one["metric"]["instance"] for one in found)
+
+        own = f"127.0.0.1:{daemon.port}"
+        assert of("vllm_exporter_engine_up") == of("vllm:num_requests_running") == ["a1", "a2", "b"]
+        assert of("up") == of("vllm_exporter_gpu_up") == [own]
+
+        summary = json.loads(daemon.get("/api/v1/metrics"))
+        assert (summary["status"], summary["requests"]["successful"]) == ("ready", 7)
+        each = {engine["name"]: engine["requests"]["successful"] for engine in summary["engines"]}
+        assert each == counts
+        assert json.loads(daemon.get("/api/v1/metrics?engine=b"))["requests"]["successful"] == 1
+        assert daemon.status("/api/v1/metrics?engine=c") == 404
+
+        environments = {
+            event["engine"]: Path(f"/proc/{event['pid']}/environ").read_bytes().split(b"\0")
+            for event in daemon.events()
+            if event["event"] == "engine_started"
+        }
+        assert all(
+            f"CUDA_VISIBLE_DEVICES={place}".encode() in environments[name]
+            for place, name in enumerate(MODELS)
+        )
+        folders = {path.name for path in (tmp_path / "data" / "engines").iterdir()}
+        assert folders == set(MODELS)
+
+    shown = subprocess.run(
+        [*PROGRAM, "check", "config", str(box.config)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert shown.stdout.count("[[engines]]") == 3
+    assert '[[engines]]\nname = "a2"\ngpus = ["1"]\n' in shown.stdout
+
+
+def test_a_killed_replica_is_told_of_by_its_name_and_comes_back_while_the_other_serves(tmp_path: Path):
+    with Sink() as sink:
+        box = Box(tmp_path, "--webhook", sink.url)
+        with box.daemon() as daemon:
+            pids = {e["engine"]: int(e["pid"]) for e in daemon.events() if e["event"] == "engine_started"}
+            answers: list[int] = []
+            over = threading.Event()
+
+            def client() -> None:
+                while not over.is_set():
+                    answers.append(box.ask("alpha", tokens=10))
+
+            clients = [threading.Thread(target=client) for _ in range(4)]
+            for thread in clients:
+                thread.start()
+            eventually("traffic", lambda: len(answers) >= 20)
+            os.kill(pids["a1"], signal.SIGKILL)
+            killed = len(answers)
+            eventually(
+                "it is seen", lambda: daemon.value("vllm_exporter_engine_restarts_total", instance="a1") == 1
+            )
+            assert daemon.status("/-/ready") == 200  # the other replica is there
+            eventually("the other serves", lambda: len(answers) >= killed + 20)
+            eventually("it is back", lambda: ready(daemon))
+            over.set()
+            for thread in clients:
+                thread.join(30)
+
+            failed = [status for status in answers if status != 200]
+            assert len(failed) <= len(clients), failed  # what was at it when it died
+            assert set(failed) <= {0, 502, 503}, failed
+            for name in ("a2", "b"):
+                assert daemon.value("vllm_exporter_engine_restarts_total", instance=name) == 0
+                assert not gone(pids[name])
+
+            told = eventually(
+                "the alert",
+                lambda: [
+                    alert
+                    for one in sink.arrived
+                    for alert in one.body["alerts"]
+                    if alert["labels"]["alertname"] == "VLLMEngineCrashed"
+                ],
+            )
+            assert {alert["labels"]["instance"] for alert in told} == {"a1"}
+            assert "SIGKILL" in told[0]["annotations"]["diagnosis"]
+            found = json.loads(daemon.get("/api/v1/metrics?engine=a1"))["alerts"]
+            assert "VLLMEngineCrashed" in {alert["name"] for alert in found}
+            assert "VLLMEngineCrashed" not in {
+                alert["name"] for alert in json.loads(daemon.get("/api/v1/metrics?engine=b"))["alerts"]
+            }
+
+
+def test_kept_engines_are_adopted_one_by_one_and_their_totals_go_on(tmp_path: Path):
+    box = Box(tmp_path, on_exit="keep")
+    pids: dict[str, Any] = {}
+    try:
+        with box.daemon() as daemon:
+            pids = {e["engine"]: int(e["pid"]) for e in daemon.events() if e["event"] == "engine_started"}
+            assert [box.ask(model) for model in ("alpha", "alpha", "beta")] == [200] * 3
+            eventually("counted", lambda: sum(count or 0 for count in successes(daemon).values()) == 3)
+            before = successes(daemon)
+            daemon.process.send_signal(signal.SIGTERM)
+            assert daemon.process.wait(30) == 0
+        assert not any(gone(pid) for pid in pids.values())
+        began = time.time()
+        with box.daemon() as daemon:
+            adopted = {e["engine"]: int(e["pid"]) for e in daemon.events() if e["event"] == "engine_adopted"}
+            assert adopted == pids
+            assert successes(daemon) == before
+            assert daemon.value("vllm_slo_requests_total", source="gateway", outcome="success") == 3
+            assert daemon.value("vllm_exporter_engine_generation") == 3  # one each
+            started = daemon.value("vllm_exporter_engine_start_time_seconds", instance="b")
+            assert started is not None
+            assert started < began
+            assert box.ask("beta") == 200
+    finally:
+        for pid in pids.values():
+            if not gone(pid):
+                os.kill(pid, signal.SIGKILL)
