@@ -209,15 +209,14 @@ def _run(args: argparse.Namespace, command: list[str]) -> int:
 
 
 def _demo(args: argparse.Namespace, _command: list[str]) -> int:
-    from exporter.demo import demo_settings
+    from exporter.demo import clients, clients_url, demo_settings
     from exporter.settings import load_settings
 
-    settings = load_settings(
-        demo_settings(_flags(args), requests_per_second=args.traffic), config=args.config
-    )
+    settings = load_settings(demo_settings(_flags(args)), config=args.config)
     from exporter.app import serve
 
-    return serve(settings)
+    with clients(clients_url(settings), requests_per_second=args.traffic):
+        return serve(settings)
 
 
 def _check_config(args: argparse.Namespace, _command: list[str]) -> int:

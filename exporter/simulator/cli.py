@@ -26,6 +26,10 @@ def main(args: argparse.Namespace) -> int:
         share = args.num_gpu_blocks_override * args.block_size / args.max_model_len
         text = console.kv_cache_too_small(args.max_model_len, share)
         return console.refuse(console.Refusal(1, 0.8, text, in_core=True))
+    if options.traffic_to is not None:
+        from exporter.simulator.clients import be_clients
+
+        return be_clients(options, options.traffic_to)
     if options.fail in ("unknown-flag", "invalid-value"):
         return console.refuse(console.refusals(_model(options, options.port))[options.fail])
     try:

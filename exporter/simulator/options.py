@@ -42,6 +42,7 @@ class Options:
     sigterm: str
     engine_processes: int
     traffic: float
+    traffic_to: str | None
     traffic_pattern: str
     traffic_concurrency: int
 
@@ -91,12 +92,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sim.add_argument("--sigterm", choices=SIGTERM, default="exit", help="what SIGTERM and SIGINT do once loaded: exit, close the port and hang (seen in vLLM), or nothing")  # fmt: skip
     sim.add_argument("--engine-processes", type=_count, default=0, metavar="N", help="child processes in the place of engine core and workers: killing one kills the engine, stopping one wedges it (default 0)")  # fmt: skip
     sim.add_argument("--traffic", type=_seconds, default=0.0, metavar="RPS", help="synthetic requests a second through its own port (default 0)")  # fmt: skip
+    sim.add_argument("--traffic-to", metavar="URL", help="be no server but only its clients: wait until the one at URL is up, and send the --traffic there")  # fmt: skip
     sim.add_argument("--traffic-pattern", choices=PATTERNS, default="steady")
     sim.add_argument("--traffic-concurrency", type=_positive, default=64, metavar="N", help="most synthetic requests at once (default %(default)s)")  # fmt: skip
 
 
 def read(args: argparse.Namespace) -> Options:
     """The options of a parsed command line. ValueError: they contradict each other."""
+    if args.traffic_to is not None and not args.traffic_to.startswith(("http://", "https://")):
+        raise ValueError(f"--traffic-to {args.traffic_to}: expected a URL such as http://localhost:8000")
     model = args.model_tag or args.model or "sim-8b"
     environment = os.environ.get("VLLM_API_KEY")
     return Options(
@@ -127,6 +131,7 @@ def read(args: argparse.Namespace) -> Options:
         sigterm=args.sigterm,
         engine_processes=args.engine_processes,
         traffic=args.traffic,
+        traffic_to=args.traffic_to,
         traffic_pattern=args.traffic_pattern,
         traffic_concurrency=args.traffic_concurrency,
     )

@@ -93,9 +93,10 @@ class _Process:
             work.append(group.create_task(self._log_stats()))
             work.append(group.create_task(self._flood()))
             if self._options.traffic:
-                from exporter.simulator.traffic import Traffic
+                from exporter.simulator.traffic import Traffic, base_url
 
-                work.append(group.create_task(Traffic(self._options, self._listener.getsockname()[:2]).run()))
+                own = base_url(self._listener.getsockname()[:2])
+                work.append(group.create_task(Traffic(self._options, own).run()))
             await self._over.wait()
             await self._drain()
             await site.stop()

@@ -24,6 +24,8 @@ def test_the_demo_shows_everything_within_a_minute_and_leaves_nothing_behind(tmp
         eventually(
             "requests ended", lambda: (daemon.value("vllm_slo_requests_total", outcome="success") or 0) > 3
         )
+        seen = {"source": "gateway", "outcome": "success"}  # the demo's clients come through the gateway
+        eventually("seen", lambda: (daemon.value("vllm_slo_requests_total", **seen) or 0) > 3)
         for openmetrics in (False, True):
             families = daemon.families(openmetrics=openmetrics)
             assert "vllm:time_to_first_token_seconds" in families
@@ -38,6 +40,22 @@ def test_the_demo_shows_everything_within_a_minute_and_leaves_nothing_behind(tmp
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(30) == 0
         assert gone(engine)
+
+
+def test_the_demos_clients_outlive_its_engine_and_not_the_demo(tmp_path: Path):
+    with Daemon(tmp_path, "demo", "--traffic", "20", *QUICK) as daemon:
+        daemon.wait_ready()
+        seen = {"source": "gateway", "outcome": "success"}
+        eventually("traffic", lambda: (daemon.value("vllm_slo_requests_total", **seen) or 0) > 5)
+        os.kill(int(daemon.event("engine_started")["pid"]), signal.SIGKILL)
+        daemon.event("engine_ready", 2)
+        before = daemon.value("vllm_slo_requests_total", **seen) or 0
+        eventually(
+            "traffic again", lambda: (daemon.value("vllm_slo_requests_total", **seen) or 0) > before + 5
+        )
+        children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text().split()
+        daemon.kill()
+        eventually("all gone", lambda: all(gone(int(child)) for child in children))
 
 
 def test_derived_totals_never_go_back_when_the_engine_is_killed_again_and_again(tmp_path: Path):

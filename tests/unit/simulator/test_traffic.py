@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from exporter.simulator.traffic import BURST_PERIOD, DIURNAL_PERIOD, draw_call, rate_at
+from exporter.simulator.traffic import BURST_PERIOD, DIURNAL_PERIOD, PATIENCE, draw_call, rate_at
 
 
 @pytest.mark.parametrize(("pattern", "period"), [("steady", 60.0), ("diurnal", DIURNAL_PERIOD), ("burst", BURST_PERIOD)])  # fmt: skip
@@ -25,6 +25,9 @@ def test_calls_are_mixed_and_follow_from_the_seed() -> None:
     assert {call.path for call in calls} == {"/v1/completions", "/v1/chat/completions"}
     assert {call.body["stream"] for call in calls} == {True, False}
     assert any(call.hang_up_after for call in calls)
+    assert any(call.vanishes for call in calls)
+    assert all(call.hang_up_after for call in calls if call.vanishes)
+    assert 0 < sum(call.patience < PATIENCE for call in calls) < 40
     texts = [str(call.body) for call in calls]
     chinese = sum(any("\u4e00" <= c <= "\u9fff" for c in text) for text in texts)
     assert 60 < chinese < 200
