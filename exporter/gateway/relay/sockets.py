@@ -10,7 +10,9 @@ from typing import Any, Final, TypeVar
 
 from exporter.gateway.relay.polling import READABLE, WRITABLE, Poller
 
-_RECEIVE: Final = 64 << 10
+_buffer: Final = bytearray(64 << 10)
+"""Where all of them receive, one after the other: cheaper than 64 KiB of their own each time that shrink to a few hundred bytes."""
+_view: Final = memoryview(_buffer)
 _HIGH_WATER: Final = 64 << 10
 _LOW_WATER: Final = 16 << 10
 
@@ -47,7 +49,7 @@ class SocketTransport(asyncio.Transport):
         self._lost = False
         self._paused = False
         self._reading = True
-        self._receive = connection.recv
+        self._receive = connection.recv_into
         self._send = connection.send
         self._received = protocol.data_received
         connection.setblocking(False)
@@ -62,15 +64,15 @@ class SocketTransport(asyncio.Transport):
             self._flush()
         if event & ~WRITABLE and self._reading and not self._closing:
             try:
-                data = self._receive(_RECEIVE)
+                size = self._receive(_buffer)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 self._lose(error)
                 return
             try:
-                if data:
-                    self._received(data)
+                if size:
+                    self._received(bytes(_view[:size]))
                 elif not self._protocol.eof_received():
                     self._reading = False
                     self.close()
