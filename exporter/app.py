@@ -9,7 +9,7 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from exporter import __version__, allocator, logs
-from exporter.engines import Engines, check_ports, watched_engines
+from exporter.engines import Engines, check_ports, stray_folders, warn_of_shared_gpus, watched_engines
 from exporter.errors import ConfigError
 from exporter.exposition.block import Block
 from exporter.exposition.merge import LabelledSource, MergedBlocks, MergedPages
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from exporter.engine.process.procfs import ProcessId
     from exporter.engine.status import EngineStatus
+    from exporter.engine.strays import Strays
     from exporter.gateway.gateway import Gateway
     from exporter.monitor import Monitor
     from exporter.schedule import Schedule
@@ -123,11 +124,13 @@ def serve(settings: Settings) -> int:
         gc.disable()
         stack.callback(server.bind().close)
         watched = watched_engines(settings)
+        warn_of_shared_gpus(settings)
         data_dir = DataDir(settings.data_dir)
         stack.callback(data_dir.close)
         gateway, watched = _gateway(settings, watched, blocks)
         if gateway is not None:
-            gateway.bind(lambda holder: _is_our_engine(settings.data_dir, watched, holder))
+            folders = {*(one.data_dir for one in watched), *stray_folders(settings)}
+            gateway.bind(lambda holder: _is_our_engine(folders, holder))
             stack.callback(gateway.close)
         try:
             with asyncio.Runner(loop_factory=None if gateway is None else gateway.event_loop) as runner:
@@ -152,6 +155,7 @@ async def _live(
 ) -> None:
     """The daemon's life, top to bottom; what is opened here is closed in reverse when the engines' lives have ended."""
     from exporter import process_metrics
+    from exporter.engine.strays import Strays
     from exporter.gpu import GpuSampler
     from exporter.gpu.demand import GpuDemand
     from exporter.schedule import Schedule
@@ -291,10 +295,11 @@ async def _live(
         for one in engines.watches:
             one.engine.subscribe(tell_systemd)
 
+        strays = Strays(stray_folders(settings), settings.engine, lambda: session)
         draining = max(one.settings.drain_timeout for one in watched)
         stopping = draining + max(one.settings.kill_timeout for one in watched) + STOP_MARGIN_SECONDS
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _stop, engines, gateway, number, notifier, stopping)
+            loop.add_signal_handler(number, _stop, engines, strays, gateway, number, notifier, stopping)
             stack.callback(loop.remove_signal_handler, number)
 
         async with asyncio.TaskGroup() as tasks:
@@ -315,6 +320,7 @@ async def _live(
             gc.freeze()
             gc.enable()
             notifier.ready()
+            await strays.end()
             await engines.run()
             notifier.stopping()
             if gateway is not None:
@@ -402,11 +408,10 @@ def _gateway(
     return Gateway(settings, place, engines, blocks.gateway, blocks.daemon), watched
 
 
-def _is_our_engine(data_dir: Path, watched: Sequence[Watched], holder: ProcessId) -> bool:
+def _is_our_engine(folders: Iterable[Path], holder: ProcessId) -> bool:
     """Whether a process belongs to an engine of an earlier daemon: it is taken over, or ended to make room."""
     from exporter.engine import adoption
 
-    folders = {data_dir, *(one.data_dir for one in watched)}
     records = [record for folder in folders if (record := adoption.load(folder)) is not None]
     return any(adoption.is_of(record, holder) for record in records)
 
@@ -425,9 +430,12 @@ def _http_session() -> aiohttp.ClientSession:
     )
 
 
-def _stop(engines: Engines, gateway: Gateway | None, number: int, notifier: Notifier, seconds: float) -> None:
+def _stop(
+    engines: Engines, strays: Strays, gateway: Gateway | None, number: int, notifier: Notifier, seconds: float
+) -> None:
     if gateway is not None:
         gateway.ends()
+    strays.stop()
     engines.stop()
     notifier.stopping()
     notifier.extend_timeout(seconds)

@@ -221,11 +221,12 @@ def _demo(args: argparse.Namespace, _command: list[str]) -> int:
 
 def _check_config(args: argparse.Namespace, _command: list[str]) -> int:
     from exporter.alerting.files import read_groups
-    from exporter.engines import watched_engines
+    from exporter.engines import check_ports, watched_engines
     from exporter.gateway.address import Candidate, GatewayOff
     from exporter.gateway.check import check_gateway
     from exporter.notify.receivers.build import load_receivers
     from exporter.settings import load_settings
+    from exporter.settings.engines import shared_gpus
     from exporter.settings.show import as_toml
 
     settings = load_settings(config=args.file)
@@ -234,6 +235,10 @@ def _check_config(args: argparse.Namespace, _command: list[str]) -> int:
     read_groups(settings.rules.files, builtin=settings.rules.builtin)
     load_receivers(settings.notify)
     gateway = check_gateway(settings, [Candidate(engine.id, engine.command) for engine in engines])
+    if isinstance(gateway, GatewayOff):
+        check_ports(engines, why_no_gateway=gateway.reason)
+    for gpu, names in shared_gpus(settings.engines).items():
+        print(f"vllm-exporter: GPU {gpu} is given to {' and '.join(names)}", file=sys.stderr)
     if isinstance(gateway, GatewayOff) and gateway.reason:
         print(f"vllm-exporter: the gateway would be off: {gateway.reason}", file=sys.stderr)
     print(as_toml(settings), end="")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from exporter.errors import ConfigError
+from exporter.settings.engines import shared_gpus
 from exporter.state import Part
 from exporter.watch import Watch, Watched
 
@@ -58,6 +59,24 @@ def watched_engines(settings: Settings) -> tuple[Watched, ...]:
     if problems:
         raise ConfigError(problems)
     return tuple(found)
+
+
+def stray_folders(settings: Settings) -> tuple[Path, ...]:
+    """Folders in which a daemon with other engines may have left records of them."""
+    names = {entry.name for entry in settings.engines}
+    others = sorted(path for path in (settings.data_dir / FOLDER).glob("*/") if path.name not in names)
+    return (settings.data_dir, *others) if names else tuple(others)
+
+
+def warn_of_shared_gpus(settings: Settings) -> None:
+    """Two engines on one GPU may be meant, but then each must be told how much of its memory it may take."""
+    for gpu, names in shared_gpus(settings.engines).items():
+        log.warning(
+            "engines_share_a_gpu",
+            gpu=gpu,
+            engines=names,
+            advice="each takes 90 % of its memory unless --gpu-memory-utilization says less",
+        )
 
 
 def with_gpus(argv: Sequence[str], gpus: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:

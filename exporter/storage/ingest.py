@@ -180,7 +180,11 @@ class _Columns:
 
 def _created(series: Iterable[Series]) -> set[str]:
     """Names of the series that only tell when a counter, histogram or summary began: our page leaves them out, too."""
-    bases = {one.family.removesuffix("_total") for one in series if one.type in _COUNTERS}
+    bases = {
+        one.family.removesuffix("_total") if one.type == "counter" else one.family
+        for one in series
+        if one.type in _COUNTERS
+    }
     return {f"{base}_created" for base in bases}
 
 
