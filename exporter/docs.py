@@ -14,8 +14,10 @@ def all_families() -> tuple[Family, ...]:
     """Every metric family of our own, in the order in which the README shows them."""
     import exporter.alerting.metrics
     import exporter.engine.metrics
+    import exporter.gateway.measuring.families
     import exporter.gateway.probe.families
     import exporter.gpu
+    import exporter.gpu.demand
     import exporter.notify.forward
     import exporter.notify.metrics
     import exporter.process_metrics
@@ -26,8 +28,10 @@ def all_families() -> tuple[Family, ...]:
 
     return (
         *exporter.sli.FAMILIES,
+        *exporter.gateway.measuring.families.FAMILIES,
         *exporter.gateway.probe.families.FAMILIES,
         *exporter.gpu.FAMILIES,
+        exporter.gpu.demand.WAITING,
         *exporter.engine.metrics.FAMILIES,
         *exporter.scrape.metrics.FAMILIES,
         *exporter.storage.metrics.FAMILIES,

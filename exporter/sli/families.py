@@ -1,6 +1,6 @@
 """The families of the service level indicators and the summary gauges, declared once.
 
-`source` says who measured: `engine` is what vLLM's own page says. Ranks of data parallelism and API servers are summed,
+`source` says who measured: `engine` is what vLLM's own page says, `gateway` what clients saw. Ranks of data parallelism and API servers are summed,
 models are kept apart. Where a page does not say which model a series belongs to (`http_requests_total` has no such
 label), it is the page's only model, or an empty `model_name` when there are several.
 """
@@ -14,7 +14,7 @@ _BY = ("model_name", "source")
 TIME_TO_FIRST_TOKEN = Family(
     "vllm_slo_time_to_first_token_seconds",
     "histogram",
-    "Time from the arrival of a request to its first token.",
+    "Time from the arrival of a request to its first token; at the gateway also the wait of a client that left without one.",
     _BY,
     unit="seconds",
 )
@@ -35,7 +35,7 @@ REQUEST_DURATION = Family(
 QUEUE_DURATION = Family(
     "vllm_slo_queue_duration_seconds",
     "histogram",
-    "Time a request waited before it was scheduled.",
+    "Time a request waited before it was scheduled; at the gateway, before it went to an engine.",
     _BY,
     unit="seconds",
 )
@@ -54,7 +54,7 @@ ERROR_RATIO = Family(
 REQUESTS = Family(
     "vllm_slo_requests_total",
     "counter",
-    "Requests by outcome: success, client_error (4xx), rejected (queue limit), engine_error (5xx, finished with an error), aborted.",
+    "Requests by outcome: success, client_error (4xx), rejected (no room, or not now), engine_error (5xx, finished with an error), aborted (the client left); at the gateway also engine_unreachable, timeout and truncated.",
     (*_BY, "outcome"),
 )
 TOKENS = Family(
