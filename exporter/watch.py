@@ -191,15 +191,16 @@ class Watch:
         return f"engines/{self.watched.name}/{part}" if self.watched.name else part
 
     def _scraped(self, good: bool, _now: float) -> None:
-        now = time.monotonic()
-        progress = None
-        if good:
-            seen = self.indicators.progress()
-            waiting = 0.0 if self._in_flight is None else float(self._in_flight())
-            progress = replace(seen, waiting=max(seen.waiting or 0.0, waiting)) if waiting else seen
+        now, token_at = time.monotonic(), self._token_at()
+        seen = self.indicators.progress() if good else None
+        asleep = seen is not None and seen.asleep
+        if asleep:
+            token_at = now  # it owes nobody a token until it is woken: nothing to suspect
+        if seen is not None and self._in_flight is not None:
+            seen = replace(seen, waiting=max(seen.waiting or 0.0, float(self._in_flight())))
         if self.probe is not None:
-            self.probe.page_landed(progress, now)
-        self.engine.observe(progress, now=now, token_at=self._token_at())
+            self.probe.page_landed(seen, now, asleep=asleep)
+        self.engine.observe(seen, now=now, token_at=token_at)
 
     def _engine(self, session: aiohttp.ClientSession, gpu: GpuSampler) -> Engine:
         """Our own child, or somebody else's engine."""

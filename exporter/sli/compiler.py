@@ -79,6 +79,8 @@ class Compiler:
             if part is None:
                 if name in v.CREATED or name == v.PROCESS_START:
                     signs.append((column, entry))
+                elif name == v.SLEEP_STATE and entry.label("sleep_state") == "awake":
+                    routes.awake.append(column)
             elif part.canonical != v.HTTP:
                 found.append(_Found(column, entry, part, scope_of(entry.labels)))
             elif total := v.counter_name(part, entry):

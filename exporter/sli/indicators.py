@@ -58,6 +58,8 @@ class Progress:
     running: float | None = None
     waiting: float | None = None
     counter: float | None = None
+    asleep: bool = False
+    """Whether somebody put the engine to sleep: it owes nobody anything until it is woken."""
 
 
 class Indicators:
@@ -132,7 +134,10 @@ class Indicators:
             self._show_totals(values)
         self._gauges.show(row.values)
         self._progress = Progress(
-            self._gauges.overall(v.RUNNING), self._gauges.overall(v.WAITING), self._count_progress()
+            self._gauges.overall(v.RUNNING),
+            self._gauges.overall(v.WAITING),
+            self._count_progress(),
+            asleep=any(row.values[column] == 0.0 for column in self._continuity.routes.awake),
         )
         if step.first or self._quiet:
             self._pairing.forget()  # what is past has no partner to come

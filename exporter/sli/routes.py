@@ -42,6 +42,8 @@ class Routes:
     histograms: list[HistogramRoute] = field(default_factory=list)
     gauges: dict[Total, list[int]] = field(default_factory=dict)
     signs: list[int] = field(default_factory=list)
+    awake: list[int] = field(default_factory=list)
+    """Columns that are 0 while an engine sleeps."""
     sources: set[tuple[str, str]] = field(default_factory=set)
     models: list[str] = field(default_factory=list)
     returned: set[Total] = field(default_factory=set)

@@ -70,6 +70,8 @@ HTTP_CLIENT_ERROR: Final = "http_4xx"
 HTTP_SERVER_ERROR: Final = "http_5xx"
 
 PROCESS_START: Final = "process_start_time_seconds"
+SLEEP_STATE: Final = "vllm:engine_sleep_state"
+"""Gauge whose series `sleep_state="awake"` is 0 while the engine was put to sleep (vLLM's `/sleep`)."""
 
 INFERENCE_HANDLERS: Final = frozenset(
     {

@@ -173,7 +173,15 @@ class EngineClient:
                 break
         return answer
 
-    async def _ask(self, surface: Surface, model: str, prompt: str, timeout: float) -> TokenAnswer:  # noqa: ASYNC109
+    async def _ask(
+        self,
+        surface: Surface,
+        model: str,
+        prompt: str,
+        timeout: float,  # noqa: ASYNC109
+        *,
+        again: bool = True,
+    ) -> TokenAnswer:
         begun = time.monotonic()
         status: int | None = None
         first_token: float | None = None
@@ -213,6 +221,9 @@ class EngineClient:
         except TimeoutError:
             return answer(TokenOutcome.TIMEOUT, f"no token within {timeout:g} s")
         except _NO_ANSWER as error:
+            if again and status is None and _was_lost(error):
+                left = max(0.0, begun + timeout - time.monotonic())
+                return await self._ask(surface, model, prompt, left, again=False)
             lost = TokenOutcome.ENGINE_UNREACHABLE if status is None else TokenOutcome.TRUNCATED
             return answer(lost, _words(error))
         if stream.failed:
@@ -220,6 +231,13 @@ class EngineClient:
         if not (stream.finished and stream.has_token):
             return answer(TokenOutcome.TRUNCATED, "the stream did not end properly")
         return answer(TokenOutcome.SUCCESS)
+
+
+def _was_lost(error: BaseException) -> bool:
+    """Whether a connection broke before an answer: an idle one that the server closed (uvicorn: after 5 s) says nothing."""
+    return isinstance(
+        error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError
+    ) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 async def _take_whole(response: aiohttp.ClientResponse, stream: TokenStream) -> None:

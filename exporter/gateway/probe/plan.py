@@ -48,13 +48,13 @@ class Quiet:
     """Until then a page that tells of work tells of the probe's."""
 
 
-def landed(quiet: Quiet, progress: Progress | None, now: float) -> Quiet:
-    """A page landed, or failed (None)."""
+def landed(quiet: Quiet, progress: Progress | None, now: float, *, asleep: bool = False) -> Quiet:
+    """A page landed, or failed (None). `asleep`: somebody put the engine to sleep, where a request would wait, or break it."""
     if progress is None:
         return replace(quiet, counter=None)
     moved = quiet.counter is not None and progress.counter is not None and progress.counter != quiet.counter
     at_work = (progress.running or 0.0) > 0.0 or (progress.waiting or 0.0) > 0.0
-    is_traffic = (moved or at_work) and now > quiet.own_until
+    is_traffic = asleep or ((moved or at_work) and now > quiet.own_until)
     return replace(quiet, since=now if is_traffic else quiet.since, counter=progress.counter)
 
 

@@ -72,9 +72,9 @@ class Probe:
         self._unsupported = False
         self._failing = ""
 
-    def page_landed(self, progress: Progress | None, now: float) -> None:
-        """The engine's page was read, or could not be (None); `now` in monotonic seconds."""
-        self._quiet = plan.landed(self._quiet, progress, now)
+    def page_landed(self, progress: Progress | None, now: float, *, asleep: bool = False) -> None:
+        """The engine's page was read, or could not be (None); `now` in monotonic seconds. A sleeping engine is not asked."""
+        self._quiet = plan.landed(self._quiet, progress, now, asleep=asleep)
         self._page.set()
 
     async def tick(self) -> None:

@@ -337,5 +337,5 @@ def test_only_changed_columns_are_read(watch, capture):
     routes = watched.indicators._continuity.routes
     gauges = {column for columns in routes.gauges.values() for column in columns}
     watched.indicators.apply(row._replace(values=Counting(row.values)), now=2000.0, epoch="first")
-    assert read - gauges - set(routes.signs) <= set(row.changed)
+    assert read - gauges - set(routes.signs) - set(routes.awake) <= set(row.changed)
     assert watched.get("tokens_total", "tiny-qwen", direction="output") == 4100

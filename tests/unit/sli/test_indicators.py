@@ -357,3 +357,12 @@ def test_an_unchanged_page_changes_nothing_that_is_printed(watch, capture):
     for _ in range(3):
         before = watched.block.render(openmetrics=False)
         assert watched.see(capture).block.render(openmetrics=False) == before
+
+
+def test_an_engine_that_was_put_to_sleep_is_known_to_be(watch, capture):
+    asleep = capture.replace('sleep_state="awake"} 1.0', 'sleep_state="awake"} 0.0')
+    assert asleep != capture
+    watched = watch().see(capture)
+    assert not watched.indicators.progress().asleep
+    assert watched.see(asleep).indicators.progress().asleep
+    assert not watched.miss().indicators.progress().asleep

@@ -288,3 +288,22 @@ async def test_a_priority_goes_only_to_an_engine_that_has_priorities(engine: Eng
         await client.ask("m", "1", 5.0)
     bodies = [body for _, _, body in engine.requests]
     assert [b'"priority": -9223372036854775808' in body for body in bodies] == [False, True]
+
+
+async def test_a_connection_that_the_server_had_closed_is_no_answer_and_the_next_one_is(
+    engine: Engine,
+) -> None:
+    breaks = 1
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal breaks
+        if breaks:
+            breaks -= 1
+            assert request.transport is not None
+            request.transport.abort()
+        return await streams(STREAM + b"data: [DONE]\n\n")(request)
+
+    engine.answer = answer
+    assert (await engine.client.ask("m", "1", 5.0)).outcome is TokenOutcome.SUCCESS
+    breaks = 2
+    assert (await engine.client.ask("m", "1", 5.0)).outcome is TokenOutcome.ENGINE_UNREACHABLE

@@ -62,6 +62,15 @@ def test_a_page_that_tells_of_work_begins_the_interval_anew(page: Page) -> None:
     assert plan.due(POLICY, quiet, 50.0, gateway=False)
 
 
+def test_a_sleeping_engine_is_not_asked_nor_at_once_when_it_is_woken() -> None:
+    quiet = Quiet(0.0, counter=7.0)
+    for second in range(1, 200):
+        quiet = plan.landed(quiet, IDLE, float(second), asleep=True)
+        assert not plan.due(POLICY, quiet, float(second), gateway=True)
+    assert not plan.due(POLICY, quiet, 228.0, gateway=True)
+    assert plan.due(POLICY, quiet, 229.0, gateway=True)
+
+
 def test_the_first_page_tells_of_no_work_whatever_its_counters_say() -> None:
     assert watched(Page(counter=1e9)).since == 0.0
 
