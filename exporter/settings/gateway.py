@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from exporter.settings.sections import Seconds, SecondsOrZero, Section, Words, parse_listen
+from exporter.settings.sections import Seconds, SecondsOrZero, Section, Words, parse_listen, read_table
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Limits = Annotated[dict[str, Positive], BeforeValidator(read_table)]
 
 
 class GatewaySettings(Section):
@@ -47,12 +48,10 @@ class GatewaySettings(Section):
     tokens_per_minute: Count = Field(
         0, description="The same for tokens, prompt and reply together; 0 for none."
     )
-    model_requests_per_minute: dict[str, Positive] = Field(
-        {}, description="Limit of a model over all clients; as JSON in the environment."
+    model_requests_per_minute: Limits = Field(
+        {}, description="Limit of a model over all clients; as JSON in the environment and with `--set`."
     )
-    model_tokens_per_minute: dict[str, Positive] = Field(
-        {}, description="The same for tokens, prompt and reply together."
-    )
+    model_tokens_per_minute: Limits = Field({}, description="The same for tokens, prompt and reply together.")
     keys_file: Path | None = Field(
         None,
         description="API keys that the gateway checks, hashed (`vllm-exporter keys`); without it keys pass through to the engine.",

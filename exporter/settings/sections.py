@@ -42,6 +42,14 @@ def _split_numbers(value: object) -> object:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+def read_table(value: object) -> object:
+    """A string, as `--set` gives it, becomes the JSON object that it is."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return value
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -328,8 +336,9 @@ class RuleSettings(Section):
     query_offset: SecondsOrZero = Field(
         0.0, description="How far in the past a group is evaluated whose file does not say `query_offset`."
     )
-    external_labels: dict[str, str] = Field(
-        {}, description="Labels of this box, `$externalLabels` in templates; as JSON in the environment."
+    external_labels: Annotated[dict[str, str], BeforeValidator(read_table)] = Field(
+        {},
+        description="Labels of this box, `$externalLabels` in templates; as JSON in the environment and with `--set`.",
     )
     external_url: str | None = Field(
         None,

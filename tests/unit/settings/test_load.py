@@ -212,3 +212,13 @@ def test_every_option_is_described():
 def test_settings_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Settings().data_dir = Path("/elsewhere")
+
+
+def test_a_table_may_be_given_as_json_on_the_command_line_and_in_the_environment():
+    flags = {"gateway.model_tokens_per_minute": '{"通义": 5}', "rules.external_labels": '{"box": "a"}'}
+    loaded = load_settings(flags, environ={"VLLM_EXPORTER_GATEWAY__MODEL_REQUESTS_PER_MINUTE": '{"m": 7}'})
+    assert loaded.gateway.model_tokens_per_minute == {"通义": 5}
+    assert loaded.gateway.model_requests_per_minute == {"m": 7}
+    assert loaded.rules.external_labels == {"box": "a"}
+    with pytest.raises(ConfigError, match="model_tokens_per_minute"):
+        load_settings({"gateway.model_tokens_per_minute": "{m: 5}"}, environ={})
