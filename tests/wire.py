@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -77,7 +77,10 @@ class Answer:
     @property
     def finished(self) -> bool:
         """Whether the stream said that it is at its end."""
-        return self.body.endswith(b"data: [DONE]\n\n")
+        if self.body.endswith(b"data: [DONE]\n\n"):
+            return True
+        last = self.events[-1].get("type") if self.events else None
+        return last in ("message_stop", "response.completed", "response.incomplete", "response.failed")
 
     @property
     def text(self) -> str:
@@ -255,16 +258,12 @@ async def ask(port: int, body: Mapping[str, Any], path: str = "/v1/completions",
 
 
 class Tap:
-    """A relay of bytes that keeps what has gone through: what one side sent, whatever the other made of it.
-
-    One connection at a time is what tests look at; `sent` and `answered` belong to the latest.
-    """
+    """A relay of bytes that keeps what has gone through: what one side sent, whatever the other made of it."""
 
     def __init__(self, port: int) -> None:
         self.target = port
         self.port = 0
-        self.sent = bytearray()
-        self.answered = bytearray()
+        self._kept: list[tuple[bytearray, bytearray]] = []
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -276,11 +275,21 @@ class Tap:
         assert self._server is not None
         self._server.close()
 
+    def exchange(self, marker: bytes) -> tuple[bytes, bytes]:
+        """What both sides have said on the connection that carried `marker`; from now on its next exchange is kept."""
+        ((sent, answered),) = [kept for kept in self._kept if marker in kept[0]]
+        found = bytes(sent), bytes(answered)
+        sent.clear()
+        answered.clear()
+        return found
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        kept = (bytearray(), bytearray())
+        self._kept.append(kept)
         ways = [
-            asyncio.create_task(_pump(reader, onward_writer, lambda: self.sent)),
-            asyncio.create_task(_pump(onward_reader, writer, lambda: self.answered)),
+            asyncio.create_task(_pump(reader, onward_writer, kept[0])),
+            asyncio.create_task(_pump(onward_reader, writer, kept[1])),
         ]
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -289,17 +298,11 @@ class Tap:
         for one in (writer, onward_writer):
             one.transport.abort()
 
-    def forget(self) -> None:
-        """Begin to keep anew."""
-        self.sent, self.answered = bytearray(), bytearray()
 
-
-async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: Callable[[], bytearray]
-) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(1 << 16):
-            kept().extend(data)
+            kept.extend(data)
             writer.write(data)
             await writer.drain()
 
