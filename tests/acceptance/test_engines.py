@@ -27,7 +27,7 @@ class Box:
     def __init__(self, folder: Path, *flags: str, **engine: object) -> None:
         self.gateway = free_port()
         self.config = folder / "box.toml"
-        shared = {"drain_timeout": 1, "restart_delay": 0.3, **engine}
+        shared = {"drain_timeout": 1, "restart_delay": 1, **engine}
         lines = ["[engine]", *(f"{key} = {json.dumps(value)}" for key, value in shared.items())]
         lines += [
             "[gateway]", f'listen = "127.0.0.1:{self.gateway}"', "probe_interval = 0",
