@@ -9,7 +9,7 @@ import pytest
 
 from exporter.exposition.block import Block
 from exporter.exposition.model import Family
-from exporter.monitor import Monitor
+from exporter.monitor import ROUND_SECONDS, Monitor
 from exporter.settings import load_settings
 from exporter.storage.archive import Archive
 
@@ -32,7 +32,7 @@ class Keeper:
         await self.go.wait()
 
 
-def monitor(keeper: Keeper, block: Block, **settings: object) -> Monitor:
+def monitor(keeper: Keeper, block: Block, *, engines: tuple[str, ...] = ("",), **settings: object) -> Monitor:
     return Monitor(
         load_settings({"rules.builtin": False, **settings}, environ={}),
         (block,),
@@ -42,6 +42,7 @@ def monitor(keeper: Keeper, block: Block, **settings: object) -> Monitor:
         reserved=(),
         refresh=lambda _costly: None,
         keeper=keeper,  # type: ignore[arg-type]
+        engines=engines,
     )
 
 
@@ -114,3 +115,51 @@ async def test_a_clock_that_was_set_back_does_not_make_the_store_deaf(tmp_path: 
     await watched.flush()
     await watched.stop()
     assert samples_on_disk(tmp_path / "samples.db") == 5
+
+
+def rows(watched: Monitor) -> list[int]:
+    """The times, in seconds since START, at which the daemon's own series were stored."""
+    return [round(at / 1000 - START, 3) for at in watched.head.stream("exporter").stamps.tolist()]
+
+
+async def test_of_several_engines_the_last_one_to_land_makes_the_round(tmp_path: Path, block: Block):
+    keeper = Keeper()
+    keeper.go.set()
+    watched = monitor(keeper, block, engines=("a", "b"))
+    await watched.start(tmp_path)
+    for second in (0, 1):
+        watched.landed(None, START + second, "a")
+        watched.landed(None, START + second + 0.01, "b")
+    assert rows(watched) == [0.01, 1.01]
+    await asyncio.sleep(ROUND_SECONDS * 2)
+    assert rows(watched) == [0.01, 1.01]  # nobody is waited for
+    await watched.stop()
+
+
+async def test_an_engine_that_hangs_does_not_hold_up_what_the_others_show(tmp_path: Path, block: Block):
+    keeper = Keeper()
+    keeper.go.set()
+    watched = monitor(keeper, block, engines=("a", "b"))
+    await watched.start(tmp_path)
+    watched.landed(None, START, "a")
+    assert rows(watched) == []
+    await asyncio.sleep(ROUND_SECONDS * 3)
+    assert rows(watched) == [ROUND_SECONDS]
+    watched.landed(None, START + 0.4, "b")  # late: no row for it alone
+    await asyncio.sleep(ROUND_SECONDS * 3)
+    assert rows(watched) == [ROUND_SECONDS]
+    watched.landed(None, START + 1, "a")
+    assert rows(watched) == [ROUND_SECONDS, 1.0]
+    await watched.stop()
+
+
+async def test_each_engines_state_is_an_event_of_its_own(tmp_path: Path, block: Block):
+    keeper = Keeper()
+    keeper.go.set()
+    watched = monitor(keeper, block, engines=("a", "b"))
+    await watched.start(tmp_path)
+    for state, engine in (("ready", "a"), ("ready", "b"), ("ready", "a"), ("backoff", "b")):
+        watched.engine_is(state, engine)
+        await asyncio.sleep(0.002)
+    assert len(rows(watched)) == 3
+    await watched.stop()

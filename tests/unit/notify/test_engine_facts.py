@@ -10,7 +10,7 @@ from exporter.alerting.files import read_groups
 from exporter.engine.output.diagnosis import Failure
 from exporter.engine.states import EngineState
 from exporter.engine.status import EngineStatus
-from exporter.notify.engine_facts import ABOUT_THE_ENGINE, EngineFacts
+from exporter.notify.engine_facts import ABOUT_THE_ENGINE, EngineFacts, FactsOfSeveral
 
 CRASHED = (("alertname", "VLLMEngineCrashed"), ("severity", "critical"))
 FAILURE = Failure("gpu_out_of_memory", "the GPU ran out of memory", "use a smaller model", retryable=True)
@@ -63,3 +63,16 @@ def test_a_message_may_name_the_engines_state_and_models() -> None:
 def test_the_alerts_about_the_engine_are_shipped_ones() -> None:
     groups, _ = read_groups((), builtin=True)
     assert {rule.name for group in groups for rule in group.rules} >= ABOUT_THE_ENGINE
+
+
+def test_of_several_engines_the_one_speaks_that_the_alert_is_about(tmp_path: Path):
+    output = tmp_path / "engine.log"
+    output.write_text("ERROR gone\n")
+    facts = FactsOfSeveral(
+        {"a": EngineFacts(status, output), "b": EngineFacts(lambda: EngineStatus("attached", "http://x"))}
+    )
+    assert "gone" in facts((*CRASHED, ("instance", "a")))["last_log"]
+    assert facts((*CRASHED, ("instance", "b"))) == {}
+    assert facts((*CRASHED, ("instance", "box:9108"))) == {}
+    assert facts(CRASHED) == {}
+    assert facts.facts() == {"engine": "a backoff, b stopped", "model": "llama, lora"}

@@ -151,3 +151,63 @@ def test_counters_are_known_as_such_so_that_a_reset_is_no_fall():
     for name in ("n_total", "s_sum"):
         edges = head.select([Matcher("__name__", "=", name)]).edges(np.array([-1]), np.array([9000]))
         assert edges.rise.tolist() == [[8.0]]
+
+
+def several() -> tuple[Head, Ingest]:
+    head = Head(retention=Retention(3_600_000), memory_limit=1 << 24)
+    return head, Ingest(head, job="job", instance="box:9108", engines=("a", "b"))
+
+
+def instances(head: Head, name: str) -> dict[str, float]:
+    import numpy as np
+
+    selection = head.select([Matcher("__name__", "=", name)])
+    latest = selection.latest(np.array([10_000]), 300_000)
+    return {
+        dict(labels)["instance"]: float(value)
+        for labels, value, present in zip(
+            selection.labels, latest.values[:, 0], latest.present[:, 0], strict=True
+        )
+        if present
+    }
+
+
+def test_of_several_engines_each_page_has_its_engines_name_as_instance():
+    head, ingest = several()
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        ingest.page(page(Series("vllm:x", (), "vllm:x", "gauge"), values=[value]), 1000, name)
+    assert instances(head, "vllm:x") == {"a": 1.0, "b": 2.0}
+    ingest.page(None, 2000, "a")
+    assert instances(head, "vllm:x") == {"b": 2.0}
+
+
+def test_a_label_of_an_engines_page_that_clashes_with_its_name_moves_aside():
+    head, ingest = several()
+    ingest.page(page(Series("x", (("instance", "theirs"),), "x", "gauge"), values=[1.0]), 1000, "a")
+    (labels,) = head.select([Matcher("__name__", "=", "x")]).labels
+    assert labels == (("__name__", "x"), ("exported_instance", "theirs"), ("instance", "a"), ("job", "job"))
+
+
+def test_an_instance_among_our_own_series_is_honoured_and_the_rest_is_the_daemons():
+    head, ingest = several()
+    of_a, of_b, own = Block((("instance", "a"),)), Block((("instance", "b"),)), Block()
+    of_a.gauge(UP).set(1.0)
+    of_b.gauge(UP).set(0.0)
+    own.gauge(Family("vllm_exporter_own", "gauge", "Own.")).set(5.0)
+    for name in ("a", "b"):
+        ingest.page(page(Series("vllm:x", (), "vllm:x", "gauge"), values=[1.0]), 1000, name)
+    ingest.blocks((of_a, of_b, own), 1000)
+    assert instances(head, "vllm_exporter_engine_up") == {"a": 1.0, "b": 0.0}
+    assert instances(head, "vllm_exporter_own") == {"box:9108": 5.0}
+    assert instances(head, "up") == {"box:9108": 1.0}  # the target of a scrape is the daemon
+    assert instances(head, "scrape_samples_scraped") == {"box:9108": 2 + 3}
+
+
+def test_the_time_at_which_a_histogram_named_like_a_counter_began_is_left_out():
+    head, ingest = fresh()
+    series = (
+        Series("vllm:tokens_total_bucket", (("le", "+Inf"),), "vllm:tokens_total", "histogram"),
+        Series("vllm:tokens_total_created", (), "vllm:tokens_total_created", "gauge"),
+    )
+    ingest.page(page(*series, values=[1.0, 2.0]), 1000)
+    assert stored(head, "vllm:tokens_total_created", 1000) == {}
