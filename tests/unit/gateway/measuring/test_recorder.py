@@ -240,3 +240,23 @@ def test_refusals_for_want_of_room_stand_at_zero_before_the_first_one_and_go_on_
     again.recorder.restore(seen.recorder.state())
     assert again.value("vllm_exporter_gateway_refusals_total", reason="queue_full") == 1
     assert again.value("vllm_exporter_gateway_refusals_total", reason="bodies_full") == 0
+
+
+def test_what_an_engine_got_stands_among_its_own_series_where_it_has_an_instance_of_its_own() -> None:
+    of_a, daemon = Block((("instance", "a"),)), Block()
+    recorder = Recorder(Block(), daemon, SliSettings(), model_limit=10, patience=2.0, engines={"a": of_a})
+    for backend in ("a", "a", "b", ""):
+        made = exchange(backend=backend)
+        recorder.begin(made)
+        recorder.end(made)
+    recorder.end(exchange(HEALTH, backend="a"))
+    recorder.publish(connections=0, running={"a": 1, "b": 0}, queued=0, takes=True)
+    page = of_a.render(openmetrics=False).decode()
+    assert 'vllm_exporter_gateway_engine_requests_total{instance="a",engine_name="a"} 2\n' in page
+    assert 'vllm_exporter_gateway_requests_running{instance="a",engine_name="a"} 1\n' in page
+    page = daemon.render(openmetrics=False).decode()
+    assert 'vllm_exporter_gateway_engine_requests_total{engine_name="b"} 1\n' in page
+    assert 'engine_name="a"' not in page
+    after = Seen()
+    after.recorder.restore(recorder.state())
+    assert after.value("vllm_exporter_gateway_engine_requests_total", engine_name="a") == 2

@@ -11,7 +11,7 @@ from exporter.exposition.block import Block
 from exporter.gpu.reading import GpuReading
 from exporter.sli.families import REQUEST_DURATION, REQUESTS
 from exporter.sli.summary import Summary
-from exporter.web.api.summary import bucket_name, summary_json
+from exporter.web.api.summary import bucket_name, engine_json, summary_json
 
 GIB = 1 << 30
 
@@ -170,3 +170,34 @@ def test_alerts_say_how_bad_since_when_and_what() -> None:
             "since": "1970-01-01T00:00:00Z",
         },
     ]
+
+
+def test_one_of_several_engines_has_its_figures_and_neither_gpus_nor_alerts() -> None:
+    block = Block((("instance", "a"),))
+    block.counter(REQUESTS, "m", "engine", "rejected").set(2)
+    found = engine_json("a", "ready", Summary(successful_requests=3.0), block.columns())
+    assert (found["name"], found["status"]) == ("a", "ready")
+    assert found["requests"]["successful"] == 3
+    assert found["errors"]["by_type"] == {"rejected": 2}
+    assert not {"gpu", "gpus", "alerts"} & found.keys()
+
+
+def test_series_of_all_engines_are_added_up() -> None:
+    blocks = [Block((("instance", name),)) for name in ("a", "b")]
+    for block in blocks:
+        block.counter(REQUESTS, "m", "engine", "rejected").set(2)
+    columns = [block.columns() for block in blocks]
+    series = [one for found, _ in columns for one in found]
+    values = [value for _, found in columns for value in found]
+    whole = summary_json("degraded", Summary(), (series, values), (), ())
+    assert whole["errors"]["by_type"] == {"rejected": 4}
+
+
+def test_alerts_may_be_asked_for_of_one_instance() -> None:
+    labels = [{"alertname": "X", "severity": "critical", "instance": name} for name in ("a", "b")]
+    alerts = tuple(AlertStatus(one, {}, "firing", 1000.0, 1.0) for one in labels)
+    rule = RuleStatus("alerting", "X", "up == 0", {}, {}, 0.0, 0.0, alerts, "ok", "", 0.0, None)
+    groups = [GroupStatus("g", "f.yml", 5.0, 0, 0.0, (rule,), 0.0, None)]
+    assert summary_json("ready", Summary(), Block().columns(), (), groups)["alerts_count"] == 2
+    found = summary_json("ready", Summary(), Block().columns(), (), groups, instance="b")
+    assert found["alerts_count"] == 1
