@@ -113,7 +113,7 @@ class Daemon:
 
     def value(self, name: str, **labels: str) -> float | None:
         """The sum of the matching series; None when there is none, or no answer. Indicators are the engine's unless told."""
-        if name.startswith("vllm_slo_") and not name.startswith("vllm_slo_probe_"):
+        if name.startswith("vllm_slo_") and not name.startswith(("vllm_slo_probe_", "vllm_slo_key_")):
             labels.setdefault("source", "engine")
         try:
             families = self.families()

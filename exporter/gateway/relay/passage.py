@@ -272,9 +272,16 @@ class Passage:
         if answer is not None:
             if answer.to_close and error is None:
                 self.answer_came(b"", b"", True)
-            else:
+                return
+            if self._answered:
                 self._cut(ENGINE_LOST)
-            return
+                return
+            # Its head was still waiting for a body: the client knows of no answer yet.
+            self._answer = None
+            self.exchange.status = None
+            if self.exchange.first_token is not None:
+                self.refuse(ENGINE_UNREACHABLE, "reset")
+                return
         self.engine = None
         if engine.reused and not engine.answered and self.body is not None and not self._fresh:
             # It had closed the idle connection when the request was on its way: that says nothing about the engine.
