@@ -22,8 +22,6 @@ from exporter.settings import SliSettings
 
 log = structlog.get_logger(__name__)
 
-TICK_SECONDS = 1.0
-"""How often to call `tick`."""
 PAGE_SECONDS = 2.0
 """Longest wait for a page to land right before a probe: what the next one has gained is then the probe's."""
 
@@ -33,6 +31,7 @@ class Asked(Protocol):
 
     @property
     def status(self) -> EngineStatus: ...
+    def subscribe(self, callback: Callable[[EngineStatus], None]) -> None: ...
     async def ask(self, prompt: str, timeout: float) -> TokenAnswer: ...  # noqa: ASYNC109
     def answered(self, now: float) -> None: ...
     def unanswered(self, since: float, now: float) -> None: ...
@@ -71,6 +70,8 @@ class Probe:
         self._incarnation: tuple[object, ...] | None = None
         self._unsupported = False
         self._failing = ""
+        self._question: asyncio.Task[TokenAnswer] | None = None
+        engine.subscribe(self._engine_changed)
 
     def page_landed(self, progress: Progress | None, now: float, *, asleep: bool = False) -> None:
         """The engine's page was read, or could not be (None); `now` in monotonic seconds. A sleeping engine is not asked."""
@@ -78,7 +79,7 @@ class Probe:
         self._page.set()
 
     async def tick(self) -> None:
-        """Look whether a probe is due, and if so, make it; never raises for what an engine does."""
+        """Look whether a probe is due, and if so, make it; call it every second. Never raises for what an engine does."""
         now = self._clock()
         incarnation = self._present()
         if incarnation != self._incarnation:
@@ -132,8 +133,8 @@ class Probe:
         finding = Finding.REFUSED
         try:
             for question in plan.QUESTIONS:
-                answer = await self._engine.ask(question, self._policy.timeout)
-                if self._present() != incarnation:
+                answer = await self._ask(question)
+                if answer is None or self._present() != incarnation:
                     return
                 self._take(answer)
                 finding = plan.judge(answer, moved=self._moved(counter, began))
@@ -147,6 +148,20 @@ class Probe:
             self._engine.answered(now)
         elif finding is Finding.DOUBTFUL and not known_to_hang:
             self._engine.unanswered(began, now)
+
+    async def _ask(self, prompt: str) -> TokenAnswer | None:
+        """The answer; None when the engine ends, or drains, meanwhile: it is not to wait for us."""
+        question = self._question = asyncio.create_task(self._engine.ask(prompt, self._policy.timeout))
+        try:
+            await asyncio.wait({question})
+        finally:
+            question.cancel()
+            self._question = None
+        return None if question.cancelled() else question.result()
+
+    def _engine_changed(self, _status: EngineStatus) -> None:
+        if self._question is not None and self._present() is None:
+            self._question.cancel()
 
     def _moved(self, counter: float | None, began: float) -> bool:
         """Whether the engine did anything since then."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,8 @@ class World:
         self.token_at: float | None = None
         self.meanwhile: Callable[[], None] = lambda: None
         """Happens while a question is out."""
+        self.holds = asyncio.Event()
+        self.holds.set()
         self.block = Block()
         self.probe = Probe(
             ProbePolicy(30.0, 10.0),
@@ -56,8 +59,12 @@ class World:
             page_patience=0.0,
         )
 
+    def subscribe(self, callback: Callable[[EngineStatus], None]) -> None:
+        self.tell = callback
+
     async def ask(self, prompt: str, timeout: float) -> TokenAnswer:
         self.asked.append((self.now, prompt))
+        await self.holds.wait()
         answer = self.answers.pop(0) if self.answers else GOOD
         self.now += answer.took
         self.meanwhile()
@@ -195,6 +202,21 @@ async def test_an_answer_of_an_engine_that_is_gone_says_nothing_of_its_successor
     await world.live(31)
     assert len(world.asked) == 1
     assert world.said == []
+
+
+async def test_an_engine_that_is_to_stop_does_not_wait_for_our_question() -> None:
+    world = World()
+    await world.live(30)
+    world.holds.clear()
+    waiting = asyncio.create_task(world.live(1))
+    while not world.asked:
+        await asyncio.sleep(0)
+    world.status = replace(world.status, state=EngineState.draining)
+    world.tell(world.status)
+    async with asyncio.timeout(5):
+        await waiting
+    assert world.said == []
+    assert world.verdict is None
 
 
 async def test_failures_are_told_once_and_so_is_their_end() -> None:
