@@ -29,8 +29,8 @@ groups:
     rules:
       - record: quick:errors:ratio_rate10s
         expr: |
-          sum(rate(vllm_slo_requests_total{outcome="engine_error"}[10s]))
-          / sum(rate(vllm_slo_requests_total{outcome=~"engine_error|success"}[10s]))
+          sum(rate(vllm_slo_requests_total{source="engine",outcome="engine_error"}[10s]))
+          / sum(rate(vllm_slo_requests_total{source="engine",outcome=~"engine_error|success"}[10s]))
       - alert: QuickErrors
         expr: quick:errors:ratio_rate10s > 0.2
         for: 2s
@@ -185,8 +185,9 @@ def test_every_alert_is_in_the_same_state_as_in_a_prometheus_within_one_interval
     }
     engine_port = free_port()
     flags = (
-        "--set", "gpu.source=simulated", "--set", "engine.restart_delay=80", "--set", "engine.restart_delay_max=80",
-        "--set", "engine.drain_timeout=1", "--set", "engine.on_hang=report", "--rules", str(quick),
+        "--set", "gpu.source=simulated", "--set", "gateway.routes=/sim/faults",
+        "--set", "engine.restart_delay=80", "--set", "engine.restart_delay_max=80", "--set", "engine.drain_timeout=1",
+        "--set", "engine.on_hang=report", "--rules", str(quick),
     )  # fmt: skip
     traffic = ("--traffic", "15", "--max-num-seqs", "8")
     with (

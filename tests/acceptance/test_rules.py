@@ -31,7 +31,7 @@ groups:
         for: 1h
         labels: {severity: warning}
       - record: mine:tokens:rate10s
-        expr: sum(rate(vllm_slo_tokens_total[10s]))
+        expr: sum(rate(vllm_slo_tokens_total{source="engine"}[10s]))
 """
 
 
@@ -172,10 +172,10 @@ def test_the_query_command_prints_a_table_and_json(tmp_path: Path):
             assert done.returncode == 0, done.stderr
             return done.stdout
 
-        assert "sim-8b" in ask("sum by (model_name) (vllm_slo_tokens_total)")
+        assert "sim-8b" in ask('sum by (model_name) (vllm_slo_tokens_total{source="engine"})')
         assert json.loads(ask("vllm_exporter_engine_up", "--json"))
         assert "sim-8b" in ask(
-            "sum by (model_name) (vllm_slo_tokens_total)", "--range", "10s", "--step", "2s"
+            'sum by (model_name) (vllm_slo_tokens_total{source="engine"})', "--range", "10s", "--step", "2s"
         )
 
 
