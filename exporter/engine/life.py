@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -117,11 +118,21 @@ class Life:
 
     def look_around(self, *, full: bool = False) -> None:
         """Find the engine's new processes, so that they are known once their parents are gone."""
-        self._take_in(self.tree.refresh(full=full))
+        with self._looking():
+            self._take_in(self.tree.refresh(full=full))
 
     async def look_everywhere(self) -> None:
         """`look_around(full=True)`, without making the event loop wait."""
-        self._take_in(await self.tree.refresh_all())
+        with self._looking():
+            self._take_in(await self.tree.refresh_all())
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Out of open files /proc cannot be read: what was seen last stands, and the engine is not given up for that."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("engine_processes_not_seen", error=str(error))
 
     def _take_in(self, members: frozenset[ProcessId]) -> None:
         self.has_new_members |= not members <= self._members

@@ -27,6 +27,7 @@ from exporter.gateway.measuring.content import ContentLog
 from exporter.gateway.measuring.recorder import Recorder
 from exporter.gateway.model import Exchange
 from exporter.gateway.models import Models, fetch_models
+from exporter.gateway.open_files import take_files
 from exporter.gateway.relay.polling import new_event_loop
 from exporter.gateway.relay.server import Relay
 from exporter.gateway.routes import Routes
@@ -79,7 +80,7 @@ class Gateway:
         daemon: Block,
     ) -> None:
         """Raises ConfigError for a keys file or a certificate that cannot be read."""
-        self._options = options = settings.gateway
+        self._options = options = take_files(settings.gateway, len(engines))
         self._place = place
         self._engines = {engine.name: engine for engine in engines}
         self._keys = None if options.keys_file is None else KeysFile(options.keys_file)
@@ -168,8 +169,8 @@ class Gateway:
             if self._keys is not None:
                 await self._keys.follow()
             now = time.monotonic()
-            for name in [name for name, due in self._ask_at.items() if due <= now]:
-                await self._learn(name, session)
+            due = [name for name, at in self._ask_at.items() if at <= now]
+            await asyncio.gather(*(self._learn(name, session) for name in due))
 
     async def _accept(self, listener: socket.socket) -> None:
         assert self._relay is not None, "start() comes first"
