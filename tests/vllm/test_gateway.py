@@ -118,7 +118,8 @@ def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
 
 @pytest.fixture
 def front(daemon: Daemon) -> Front:
-    """With the totals as the test before has left them."""
+    """At ready, with the totals as the test before has left them."""
+    daemon.wait_state("ready")
     idle = lambda page: page.total("vllm_exporter_gateway_requests_running") == 0  # noqa: E731
     front = Front(daemon)
     front.seen = front.told(daemon.wait(idle))
@@ -222,6 +223,30 @@ def events(answer: Answer, *, in_order: bool = True) -> list[bytes]:
     return found if in_order else sorted(found)
 
 
+def joined(answer: Answer) -> tuple[dict[str, list[Any]], set[str]]:
+    """What was said in all, and the forms of the events, however the tokens were spread over them."""
+    said: dict[str, list[Any]] = {}
+
+    def empty(node: Any, where: str) -> Any:
+        if isinstance(node, dict):
+            where += str(node.get("index", ""))
+            return {key: empty(value, f"{where}/{key}") for key, value in node.items()}
+        if isinstance(node, list):
+            if where.endswith("/logprobs/content"):
+                said.setdefault(where, []).extend(node)
+                return None
+            return [empty(value, where) for value in node]
+        if isinstance(node, str) and where.endswith(("/content", "/text", "/arguments")):
+            said.setdefault(where, []).extend(node)
+            return None
+        return None if where.startswith("/usage") else node
+
+    forms = {
+        json.dumps(empty(event, "")) for event in json.loads(settled(json.dumps(answer.events).encode()))
+    }
+    return said, forms
+
+
 async def test_the_engine_has_moved_and_its_port_is_the_gateways(front: Front) -> None:
     assert front.direct != front.port
     assert is_open(front.direct)
@@ -241,15 +266,20 @@ async def test_heads_and_bodies_are_those_of_a_direct_call(front: Front, name: s
     fields = {"X-Request-Id": f"same-{re.sub('[^a-z]', '-', name)}"}
     in_order = "several" not in name and "two" not in name  # choices take turns by chance
     async with Client(front.port) as client, Client(front.direct) as other:
-        for _ in range(8):  # vLLM joins tokens that its event loop was late for, and that is another stream
+        for _ in range(8):
             through = await client.post(path, body, fields=fields)
             direct = await other.post(path, body, fields=fields)
             front.count([through])
-            if events(through, in_order=in_order) == events(direct, in_order=in_order):
+            same = events(through, in_order=in_order) == events(direct, in_order=in_order)
+            if same:
                 break
     assert through.status == direct.status
     assert heads(through) == heads(direct)
-    assert events(through, in_order=in_order) == events(direct, in_order=in_order)
+    if through.streams and not same:
+        # vLLM sends tokens together that its event loop was late for, and on a busy machine it is late all the time.
+        assert joined(through) == joined(direct)
+    else:
+        assert same, (through.body, direct.body)
     assert through.trailers == direct.trailers == []
     assert through.fields["x-request-id"] == fields["X-Request-Id"]
     await front.agreed()
