@@ -323,3 +323,35 @@ def test_a_hang_is_never_called_before_demand_stood_still_for_the_whole_timeout(
             if verdict is Verdict.HUNG:
                 assert demanded_at is not None
                 assert now - demanded_at >= POLICY.timeout
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.floats(0.01, 40.0),
+            st.booleans(),
+            st.none() | st.floats(0.0, 60.0),
+            st.sampled_from([None, *CanaryOutcome]),
+        ),
+        max_size=200,
+    ),
+)
+def test_questions_of_our_own_never_make_a_verdict_sooner_than_a_waiting_user_would(
+    steps: list[tuple[float, bool, float | None, CanaryOutcome | None]],
+) -> None:
+    watch, now, counter, moved_at, first = watch_from(0.0), 0.0, 0.0, 0.0, float("inf")
+    for step, moves, waited, canary in steps:
+        now += step
+        if moves:
+            counter, moved_at, first = counter + 1.0, now, float("inf")
+        watch, verdict = judge_scrape(POLICY, watch, Page(0.0, 0.0, counter), now)
+        if canary is not None:
+            watch, second = judge_canary(POLICY, watch, canary, now, took=1.0)
+            verdict = second if verdict is Verdict.NOTHING else verdict
+        if verdict in (Verdict.SEND_CANARY, Verdict.HUNG):
+            assert now - first >= POLICY.timeout - 1e-6
+            assert now - moved_at >= POLICY.timeout - 1e-6
+        if waited is not None:
+            since = max(now - waited, 0.0)
+            watch = judge_unanswered(POLICY, watch, since, now)
+            first = min(first, since)
