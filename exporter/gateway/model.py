@@ -158,3 +158,9 @@ class Exchange:
         """One word more about an outcome that is not success, for the log: a refusal's code, `connect`, `reset`, …"""
         self.request_bytes = 0
         self.response_bytes = 0
+
+    def forget_answer(self) -> None:
+        """Of an answer that broke off, its client has had nothing: another engine is asked."""
+        self.status = self.first_token = self.last_token = None
+        self.input_tokens = self.output_tokens = None
+        self.tokens_seen = 0

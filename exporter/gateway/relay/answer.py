@@ -110,11 +110,17 @@ class Answer:
         return held if self.mode == BARE else chunk(held) + LAST_CHUNK
 
     def last_words(self, refusal: Refusal) -> bytes:
-        """What can be said to the reader of a stream that ends here without its proper end; nothing inside an event."""
+        """What can be said to the reader of a stream that ends here without its proper end; nothing inside an event.
+
+        A whole event that was held back goes out before the error, the part of one never does.
+        """
         events = self.events
         if events is None or events.finished or self.mode == BARE or not self._last.endswith(_WHOLE_EVENT):
             return b""
-        return chunk(error_event(refusal))
+        held = events.rest() if self.mode == CHUNKED else b""
+        return chunk(held[: held.rfind(b"\n\n") + 2] if b"\n\n" in held else b"") + chunk(
+            error_event(refusal)
+        )
 
     def head_can_wait(self, length: int | None) -> bool:
         """Whether the head goes out with the body."""

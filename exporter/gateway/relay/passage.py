@@ -29,6 +29,7 @@ class Passage:
         "_answered",
         "_asked_usage",
         "_fresh",
+        "_lost",
         "_sending",
         "backend",
         "body",
@@ -74,6 +75,9 @@ class Passage:
         self.keeps = True
         self._asked_usage = False
         self._fresh = False
+        """Whether a kept connection had been closed, so that it goes to the same engine once more."""
+        self._lost = False
+        """Whether an engine's connection broke over it: it may be the request that breaks engines."""
         self._sending = False
         self._answer: Answer | None = None
         self._answered = False
@@ -276,12 +280,8 @@ class Passage:
             if self._answered:
                 self._cut(ENGINE_LOST)
                 return
-            # Its head was still waiting for a body: the client knows of no answer yet.
             self._answer = None
-            self.exchange.status = None
-            if self.exchange.first_token is not None:
-                self.refuse(ENGINE_UNREACHABLE, "reset")
-                return
+            self.exchange.forget_answer()
         self.engine = None
         if engine.reused and not engine.answered and self.body is not None and not self._fresh:
             # It had closed the idle connection when the request was on its way: that says nothing about the engine.
@@ -293,13 +293,18 @@ class Passage:
         self._elsewhere("reset")
 
     def _elsewhere(self, reason: str) -> None:
-        """The engine could not be reached, or left before a byte: another one, where there is one and the request is at hand."""
+        """The engine could not be reached, or left before its client had a byte: another one, where there is one and the
+        request is at hand. Who has broken two connections is not sent to a third engine: it may be what kills them.
+        """
         relay = self.client.relay
         backend = self.backend
         assert backend is not None
-        if self._sending:
+        broke = self._fresh or reason == "reset"
+        if self._sending or (broke and self._lost):
             self.refuse(ENGINE_UNREACHABLE, reason)
             return
+        self._lost = self._lost or broke
+        self._fresh = False
         answer = relay.gate.another(self.exchange, backend)
         relay.gate.leave(self.exchange, backend)
         self.backend = None
