@@ -7,8 +7,9 @@ from typing import Final
 
 import httptools
 
-from exporter.gateway.relay.lines import NEVER_NAMED, NOBODY, around_length, cut_out, lines_of
+from exporter.gateway.relay.lines import NEVER_NAMED, NOBODY, around, cut_out, number, recognise, spans_of
 
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])[ \r]")
 _ANSWER_FIELDS: Final = re.compile(
     rb"\r\n(connection|keep-alive|proxy-connection|trailer|transfer-encoding|upgrade|content-length|content-type"
     rb"|content-encoding|x-request-id):[ \t]*([^\r]*)"
@@ -19,11 +20,11 @@ class AnswerHead:
     """An answer's head, as far as a proxy has to know it."""
 
     __slots__ = (
-        "after",
-        "before",
+        "_first",
+        "_length_at",
+        "_rest",
         "bodiless",
         "chunked",
-        "chunked_at",
         "cuts",
         "encoded",
         "event_stream",
@@ -47,15 +48,28 @@ class AnswerHead:
         self.keep_alive = True
         self.length: int | None = None
         self.chunked = False
-        self.chunked_at = (0, 0)
         self.event_stream = False
         self.json = False
         self.encoded = False
         """Compressed: what stands in it cannot be read."""
         self.request_id = False
-        self.before = b""
-        self.after = b""
         self.cuts: list[tuple[int, int]] | None = None
+        self._first = b""
+        self._rest: tuple[bytes, ...] = ()
+        self._length_at: int | None = None
+
+    def expect_again(self, lines: list[bytes], length_at: int | None) -> None:
+        """Keep what is needed to tell the head when it comes again. `lines`: those that vary, the length at `length_at`."""
+        self._first, self._rest = around(self.raw, lines)
+        self._length_at = length_at
+
+    def again(self, data: bytes) -> tuple[int, int | None]:
+        """Where this head ends in `data`, if that begins with it, and the length that stands in it this time; 0 if it does not."""
+        end, values = recognise(data, self._first, self._rest)
+        if not end or self._length_at is None:
+            return end, None
+        length = number(values[self._length_at])
+        return (0, None) if length is None else (end, length)
 
 
 def read_answer_head(raw: bytes) -> AnswerHead:
@@ -64,13 +78,16 @@ def read_answer_head(raw: bytes) -> AnswerHead:
         httptools.HttpResponseParser(NOBODY).feed_data(raw)
     except httptools.HttpParserUpgrade:
         raise httptools.HttpParserError("the engine switches protocols, and nobody asked for that") from None
+    line = _STATUS_LINE.match(raw)
+    if line is None:
+        raise httptools.HttpParserError("the answer does not begin with a status")
     head = AnswerHead(raw)
     start = head.start = raw.find(b"\r\n")
-    if raw[:9] != b"HTTP/1.1 ":
-        head.modern = head.keep_alive = False
-    head.status = int(raw[9:12])
+    head.modern = head.keep_alive = line[1] == b"1"
+    head.status = int(line[2])
     head.bodiless = head.status in (204, 304) or head.status < 200
-    length_at = (0, 0)
+    varying: list[bytes] = []
+    length_at = None
     for match in _ANSWER_FIELDS.finditer(raw.lower(), start):
         name, value = match.groups()
         if name == b"content-type":
@@ -78,14 +95,18 @@ def read_answer_head(raw: bytes) -> AnswerHead:
             head.json = value.startswith(b"application/json")
         elif name == b"content-length":
             head.length = int(value)
-            length_at = match.span()
+            length_at = len(varying)
+            varying.append(raw[match.start() + 2 : match.end()])
         elif name == b"x-request-id":
+            if not head.request_id:
+                varying.append(raw[match.start() + 2 : match.end()])
             head.request_id = True
         elif name == b"content-encoding":
             head.encoded = value.rstrip() != b"identity"
         elif name == b"transfer-encoding":
+            if value.rstrip() != b"chunked" or head.chunked or not head.modern:
+                raise httptools.HttpParserError("only chunked is understood as Transfer-Encoding")
             head.chunked = True
-            head.chunked_at = match.span()
         else:
             if head.cuts is None:
                 head.cuts = []
@@ -93,19 +114,19 @@ def read_answer_head(raw: bytes) -> AnswerHead:
             if name == b"connection":
                 _note_answer_connection(head, value)
     if head.cuts is None:
-        head.before, head.after = around_length(raw, length_at)
+        head.expect_again(varying, length_at)
     return head
 
 
 def _note_answer_connection(head: AnswerHead, value: bytes) -> None:
-    for token in value.split(b","):
-        option = token.strip()
-        if option == b"close":
-            head.keep_alive = False
-        elif option == b"keep-alive":
-            head.keep_alive = True
-        if option not in NEVER_NAMED and head.cuts is not None:
-            head.cuts += lines_of(head.raw, head.start, option)
+    options = {option.strip() for option in value.split(b",")}
+    if b"close" in options:
+        head.keep_alive = False
+    elif b"keep-alive" in options:
+        head.keep_alive = True
+    named = options - NEVER_NAMED
+    if named and head.cuts is not None:
+        head.cuts += spans_of(head.raw, head.start, named)
 
 
 def answer_head(head: AnswerHead, raw: bytes, *, chunked: bool, extra: bytes) -> bytes:
@@ -118,7 +139,7 @@ def answer_head(head: AnswerHead, raw: bytes, *, chunked: bool, extra: bytes) ->
         if chunked:
             extra += b"Transfer-Encoding: chunked\r\n"
         else:
-            cuts = [head.chunked_at] if cuts is None else [*cuts, head.chunked_at]
+            cuts = [*(cuts or ()), *spans_of(raw, raw.find(b"\r\n"), (b"transfer-encoding",))]
     if head.modern:
         if cuts is None:
             return b"%b%b\r\n" % (raw[:end], extra)

@@ -14,14 +14,20 @@ from exporter.gateway.model import Dialect, Endpoint, Exchange, Refusal
 from exporter.gateway.relay.bodies import Body, ChunkedBody, SizedBody
 from exporter.gateway.relay.heads import (
     MAX_FIELDS,
-    BadHeadError,
     RequestHead,
     read_request_head,
 )
-from exporter.gateway.relay.lines import HEAD_END, recognise
+from exporter.gateway.relay.lines import HEAD_END
 from exporter.gateway.relay.own_answers import CONTINUE
 from exporter.gateway.relay.passage import Passage
-from exporter.gateway.relay.refusals import BODIES_FULL, HEAD_TOO_LONG, SLOW, bad_request, body_too_large
+from exporter.gateway.relay.refusals import (
+    BODIES_FULL,
+    HEAD_TOO_LONG,
+    SLOW,
+    BadHeadError,
+    bad_request,
+    body_too_large,
+)
 
 if TYPE_CHECKING:
     from exporter.gateway.relay.server import Relay
@@ -145,9 +151,9 @@ class ClientConnection(asyncio.Protocol):
         if phase == IDLE:
             head = self._head
             if head is not None:
-                end, length = recognise(data, head.before, head.after)
+                end = head.again(data)
                 if end:
-                    self._read(head, length, data, end, self.relay.clock())
+                    self._read(head, head.length, data, end, self.relay.clock())
                     return
             self._begin(data, self.relay.clock())
         elif phase == ANSWER:

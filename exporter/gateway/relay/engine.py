@@ -9,7 +9,7 @@ import httptools
 
 from exporter.gateway.relay.answer_heads import read_answer_head
 from exporter.gateway.relay.bodies import ChunkedBody
-from exporter.gateway.relay.lines import HEAD_END, recognise
+from exporter.gateway.relay.lines import HEAD_END
 
 if TYPE_CHECKING:
     from exporter.gateway.relay.answer_heads import AnswerHead
@@ -108,7 +108,7 @@ class EngineConnection(asyncio.Protocol):
         pool = self.pool
         head = pool.last_head
         if head is not None and not self._head_so_far:
-            end, length = recognise(data, head.before, head.after)
+            end, length = head.again(data)
         else:
             data = self._head_so_far + data
             end = 0

@@ -1,4 +1,9 @@
-"""A request's head: policed by llhttp, then passed on as the bytes it came as, less what is meant for one hop."""
+"""A request's head: policed by llhttp, then passed on line by line as it came, less what is meant for one hop.
+
+Most lines of most heads mean nothing to a proxy, and have been seen before: those are told by one look into a set. llhttp polices
+what is left, the request line, new lines, and those that say how the message is framed; a line that it has let pass once, and that
+means nothing here, cannot change its mind about another head. What it has let pass has no bare CR or LF and no space before a colon.
+"""
 
 from __future__ import annotations
 
@@ -8,54 +13,32 @@ from typing import Final
 import httptools
 
 from exporter.gateway.model import Endpoint, Refusal
-from exporter.gateway.relay.lines import NEVER_NAMED, NOBODY, around_length, cut_out, lines_of
-from exporter.gateway.relay.refusals import bad_request
+from exporter.gateway.relay.lines import HEAD_END, NOBODY, around, name_of, number, recognise
+from exporter.gateway.relay.notes import NOTES
+from exporter.gateway.relay.refusals import BadHeadError, bad_request
 
 MAX_FIELDS: Final = 128
 """Header fields in a request; real clients send some twenty. Apache's limit is 100, nginx has one on bytes only."""
 
-_REQUEST_FIELDS: Final = re.compile(
-    rb"\r\n(connection|keep-alive|proxy-[^:]*|te|trailer|transfer-encoding|upgrade|expect|http2-settings|content-length|host"
-    rb"|authorization|x-api-key|x-request-id|x-forwarded-for|x-forwarded-proto|x-priority):[ \t]*([^\r]*)"
-)
-_ONE_HOP: Final = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"expect",
-        b"http2-settings",
-    )
-)
-"""Headers between two neighbours, RFC 9110 7.6.1; `Expect` is answered here."""
 _ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#@]+)((?:[/?][^#]*)?)")
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
-
-
-class BadHeadError(Exception):
-    """A head that no proxy may pass on; `refusal` is the answer to it."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
 
 
 class RequestHead:
     """A request's head, as far as a proxy has to know it."""
 
     __slots__ = (
+        "_around_onward",
+        "_first",
+        "_id_at",
+        "_length_at",
+        "_rest",
         "absolute",
-        "after",
         "api_key",
-        "api_key_at",
         "authorization",
-        "authorization_at",
-        "before",
         "chunked",
-        "cuts",
+        "credentials",
+        "dropped",
         "expect",
         "forwarded_for",
         "forwarded_proto",
@@ -63,31 +46,29 @@ class RequestHead:
         "host",
         "keep_alive",
         "length",
-        "length_at",
+        "length_line",
+        "lines",
         "method",
         "modern",
+        "named",
         "onward",
         "priority",
         "raw",
         "request_id",
-        "start",
         "target",
+        "varying",
     )
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        """The head with its empty line."""
-        self.start = 0
-        """Where the request line's CRLF stands."""
+        """The head with its empty line, as it came first."""
+        self.lines: list[bytes] = []
+        """The header lines that go on, in their order."""
         self.method = ""
         self.target = ""
         """In origin form, with the query."""
         self.found: Endpoint | Refusal | None = None
         """Where it leads, once that was looked up."""
-        self.before = b""
-        self.after = b""
-        """What stands before and after the digits of `Content-Length`, where the head may be recognised when it comes again;
-        all in `before` where it has no length."""
         self.onward: bytes | None = None
         """What goes on to an engine of it and for it, but for the lines that change from request to request."""
         self.modern = True
@@ -95,43 +76,116 @@ class RequestHead:
         self.keep_alive = True
         self.length: int | None = None
         """`Content-Length`; None without one."""
-        self.length_at = (0, 0)
+        self.length_line: bytes | None = None
         self.chunked = False
         self.expect = False
         self.host: bytes | None = None
         self.absolute: bytes | None = None
         """The authority of a target in absolute form, which overrules `Host` (RFC 9112 3.2.2)."""
         self.authorization: bytes | None = None
-        self.authorization_at = (0, 0)
         self.api_key: bytes | None = None
-        self.api_key_at = (0, 0)
+        self.credentials: list[bytes] | None = None
+        """The lines of both."""
         self.request_id: bytes | None = None
         self.forwarded_for: bytes | None = None
         self.forwarded_proto = False
         self.priority: bytes | None = None
-        self.cuts: list[tuple[int, int]] | None = None
-        """Spans of the lines that do not go on, each from its CRLF to before the next."""
+        self.dropped: list[bytes] = []
+        """Lines that do not go on."""
+        self.named: set[bytes] | None = None
+        """Headers that `Connection` names, which do not go on either."""
+        self.varying: list[bytes] = []
+        """Lines that go on and will have another value next time."""
+        self._first = b""
+        self._rest: tuple[bytes, ...] = ()
+        self._length_at: int | None = None
+        self._id_at: int | None = None
+        self._around_onward: tuple[bytes, tuple[bytes, ...]] | None = None
 
-    def cut(self, start: int, end: int) -> None:
-        """Leave the line out that begins with the CRLF at `start`."""
-        if self.cuts is None:
-            self.cuts = [(start, end)]
-        else:
-            self.cuts.append((start, end))
+    def expect_again(self) -> None:
+        """Keep what is needed to tell the head when it comes again."""
+        varying = self.varying
+        if len(varying) > 1 and len({name_of(line) for line in varying}) < len(varying):
+            return
+        lines = varying
+        if self.length_line is not None:
+            lines = [*varying, self.length_line]
+            if varying:
+                lines.sort(key=lambda line: self.raw.index(b"\r\n%b\r\n" % line))
+            self._length_at = lines.index(self.length_line)
+        for at, line in enumerate(varying):
+            if name_of(line) == b"x-request-id":
+                self._id_at = at
+        self._first, self._rest = around(self.raw, lines)
+
+    def again(self, data: bytes) -> int:
+        """Where this head ends in `data`, if that begins with it, with other values maybe, which are noted; 0 if it does not."""
+        end, values = recognise(data, self._first, self._rest)
+        if end and values:
+            if self._length_at is not None:
+                length = number(values.pop(self._length_at))
+                if length is None:
+                    return 0
+                self.length = length
+            if values and not self._vary(values):
+                return 0
+        return end
+
+    def _vary(self, values: list[bytes]) -> bool:
+        """Have these values go on."""
+        pieces = self._around_onward
+        if pieces is None:
+            if self.onward is None:
+                return False
+            pieces = self._around_onward = around(self.onward, self.varying)
+        if self._id_at is not None:
+            self.request_id = values[self._id_at]
+        first, rest = pieces
+        for value, after in zip(values, rest, strict=True):
+            first += value + after
+        self.onward = first
+        return True
 
 
 def read_request_head(raw: bytes) -> RequestHead:
     """Find what matters in a whole head; raises `BadHeadError` for one that no proxy may pass on."""
+    head = RequestHead(raw)
+    start = raw.find(b"\r\n")
+    lines = head.lines = raw[start + 2 : -4].split(b"\r\n") if start < len(raw) - 4 else []
+    telling = [line for line in lines if line not in _meaningless]
     try:
-        httptools.HttpRequestParser(NOBODY).feed_data(raw)
+        httptools.HttpRequestParser(NOBODY).feed_data(b"\r\n".join((raw[:start], *telling)) + HEAD_END)
     except httptools.HttpParserUpgrade:
         pass  # Nothing is upgraded: it is answered like any other request.
     except httptools.HttpParserError as error:
         raise BadHeadError(bad_request(f"The request's head is not valid HTTP: {error}.")) from None
-    head = RequestHead(raw)
-    start = head.start = raw.find(b"\r\n")
+    _read_request_line(head, raw[:start])
+    for line in telling:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        note = NOTES.get(name)
+        if note is not None:
+            note(head, line, value.strip(b" \t"))
+        elif name[:6] == b"proxy-":
+            head.dropped.append(line)
+        else:
+            _remember(line)
+    if head.host is None and head.modern:
+        raise BadHeadError(bad_request("The request has no Host header."))
+    if head.chunked and not head.modern:
+        raise BadHeadError(bad_request("HTTP/1.0 has no Transfer-Encoding."))
+    if not head.chunked and not head.expect and head.named is None:
+        head.expect_again()
+    for line in head.dropped:
+        lines.remove(line)
+    if head.named is not None:
+        head.lines = [line for line in lines if name_of(line) not in head.named]
+    return head
+
+
+def _read_request_line(head: RequestHead, line: bytes) -> None:
     try:
-        method, target, version = raw[:start].split(b" ")
+        method, target, version = line.split(b" ")
     except ValueError:
         raise BadHeadError(bad_request("The request line is not METHOD TARGET VERSION.")) from None
     if version != b"HTTP/1.1":
@@ -148,15 +202,6 @@ def read_request_head(raw: bytes) -> RequestHead:
     if b"#" in target:
         raise BadHeadError(bad_request("The request target has a fragment."))
     head.target = target.decode("latin-1")
-    for match in _REQUEST_FIELDS.finditer(raw.lower(), start):
-        _note_request_field(head, match)
-    if head.host is None and head.modern:
-        raise BadHeadError(bad_request("The request has no Host header."))
-    if head.chunked and not head.modern:
-        raise BadHeadError(bad_request("HTTP/1.0 has no Transfer-Encoding."))
-    if not head.chunked and not head.expect:
-        head.before, head.after = around_length(raw, head.length_at)
-    return head
 
 
 def _origin_form(head: RequestHead, method: bytes, target: bytes) -> bytes:
@@ -170,68 +215,22 @@ def _origin_form(head: RequestHead, method: bytes, target: bytes) -> bytes:
     raise BadHeadError(bad_request("The request target is neither a path nor http://host/path."))
 
 
-def _note_request_field(head: RequestHead, match: re.Match[bytes]) -> None:
-    name, lowered = match.groups()
-    if name == b"content-length":
-        head.length = int(lowered)
-        head.length_at = match.span()
-        return
-    if name == b"host":
-        if head.host is not None:
-            raise BadHeadError(bad_request("The request has more than one Host header."))
-        head.host = head.raw[match.start(2) : match.end(2)]
-        if head.absolute is not None:
-            head.cut(match.start(), match.end())
-        return
-    if name in _ONE_HOP or name.startswith(b"proxy-"):
-        head.cut(match.start(), match.end())
-        if name == b"connection":
-            _note_connection(head, lowered)
-        elif name == b"transfer-encoding":
-            if lowered.rstrip() != b"chunked" or head.chunked:
-                raise BadHeadError(
-                    bad_request(
-                        "Only chunked is understood as Transfer-Encoding.",
-                        status=501,
-                        code="transfer_encoding",
-                    )
-                )
-            head.chunked = True
-        elif name == b"expect":
-            if lowered.rstrip() != b"100-continue":
-                raise BadHeadError(
-                    bad_request("Only 100-continue can be expected.", status=417, code="expectation")
-                )
-            head.expect = head.modern
-        return
-    value = head.raw[match.start(2) : match.end(2)].rstrip()
-    if name == b"authorization":
-        head.authorization = value
-        head.authorization_at = match.span()
-    elif name == b"x-api-key":
-        head.api_key = value
-        head.api_key_at = match.span()
-    elif name == b"x-request-id":
-        head.request_id = value
-    elif name == b"x-forwarded-for":
-        head.forwarded_for = value if head.forwarded_for is None else head.forwarded_for + b", " + value
-        head.cut(match.start(), match.end())
-    elif name == b"x-forwarded-proto":
-        head.forwarded_proto = True
-    else:
-        head.priority = lowered.rstrip()
+# Lines that mean nothing here
+
+_MOST_REMEMBERED: Final = 4096
+_LONGEST_REMEMBERED: Final = 512
+_meaningless: Final[set[bytes]] = set()
+"""Lines of clients' heads that llhttp has let pass and no proxy cares about. At most 2 MiB; where clients send ever new ones it is
+filled anew, and they pay for it with some microseconds."""
 
 
-def _note_connection(head: RequestHead, value: bytes) -> None:
-    options = [token.strip() for token in value.split(b",")]
-    if b"close" in options:
-        head.keep_alive = False
-    elif b"keep-alive" in options and not head.modern:
-        head.keep_alive = True
-    for option in options:
-        if option not in NEVER_NAMED:
-            for span in lines_of(head.raw, head.start, option):
-                head.cut(*span)
+def _remember(line: bytes) -> None:
+    if line[:1] in b" \t":
+        raise BadHeadError(bad_request("A line of the request's head is folded."))
+    if len(line) <= _LONGEST_REMEMBERED:
+        if len(_meaningless) >= _MOST_REMEMBERED:
+            _meaningless.clear()
+        _meaningless.add(line)
 
 
 def onward_head(head: RequestHead, forwarded: bytes, *, own_credentials: bool) -> bytes:
@@ -239,18 +238,12 @@ def onward_head(head: RequestHead, forwarded: bytes, *, own_credentials: bool) -
 
     `forwarded`: the lines about who asks. `own_credentials`: clients' keys end here, and the engine has its own.
     """
-    raw = head.raw
-    cuts = [] if head.cuts is None else head.cuts.copy()
-    if head.length is not None:
-        cuts.append(head.length_at)
-    if own_credentials:
-        cuts += [span for span in (head.authorization_at, head.api_key_at) if span[1]]
-    end = len(raw) - 2
-    if head.modern and head.absolute is None:
-        return cut_out(raw, 0, end, cuts) + forwarded
-    line = b"%b %b HTTP/1.1" % (head.method.encode(), head.target.encode("latin-1"))
+    lines = head.lines
+    if own_credentials and head.credentials is not None:
+        lines = [line for line in lines if line not in head.credentials]
+    request_line = b"%b %b HTTP/1.1" % (head.method.encode(), head.target.encode("latin-1"))
     if head.absolute is not None:
         forwarded += b"Host: %b\r\n" % head.absolute
     elif head.host is None:
         forwarded += b"Host: localhost\r\n"
-    return line + cut_out(raw, head.start, end, cuts) + forwarded
+    return b"\r\n".join((request_line, *lines, forwarded))

@@ -1,23 +1,22 @@
-"""What heads of requests and of answers have in common: lines, found and cut out where they stand.
+"""What heads of requests and of answers have in common: their lines, and how one is told that comes again.
 
-A head is never taken apart into all its headers and put together again: the dozen that matter to a proxy are found by one pass
-of one pattern over the lowered head, and the lines that may not go on are cut out. What llhttp has let through has no bare CR or
-LF, no folded line and no space before a colon, so that `CRLF name:` is a header's beginning and nothing else.
-
-Who asks twice over one connection sends the same head twice, but for the digits of its length, and an engine answers alike. So
-the last head is kept with what was found in it (`before`, `after`): to see that it has come again takes two comparisons of bytes.
+Who asks twice over one connection sends the same head twice, but for a few values: the length of the body, ids of the request
+and of the trace. So the last head is kept as what stands around those values, and to see that it has come again takes a
+comparison and a search for each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 HEAD_END: Final = b"\r\n\r\n"
-_LENGTH_DIGITS: Final = 16
-"""Digits of a length that is recognised, and the CR after it: ten petabytes."""
-NEVER_NAMED: Final = frozenset((b"host", b"content-length", b"close", b"keep-alive", b""))
-"""What `Connection` cannot have taken out: without it the request would mean something else."""
+NEVER_NAMED: Final = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"x-request-id", b"close", b"keep-alive", b"")
+)
+"""What `Connection` cannot have taken out: without it the message would mean something else, end elsewhere or have no name."""
+_LONGEST_VALUE: Final = 256
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
 
 
 class _Nobody:
@@ -27,37 +26,58 @@ class _Nobody:
 NOBODY: Final = _Nobody()
 
 
-def around_length(raw: bytes, span: tuple[int, int]) -> tuple[bytes, bytes]:
-    """The head before and after the digits of its length; all and nothing where it has none, or not digits to the line's end."""
-    start, end = span
-    if end == 0:
-        return raw, b""
-    digits = raw[start:end].rpartition(b" ")[2]
-    return (raw[: end - len(digits)], raw[end:]) if digits.isdigit() else (b"", b"")
+def recognise(data: bytes, first: bytes, rest: Collection[bytes]) -> tuple[int, list[bytes]]:
+    """Whether `data` begins with the head that has `first` before the first of the values that vary, and `rest` after each:
+    where it ends, 0 if it does not, and the values: visible ASCII each, so that none can be two lines.
+    """
+    values: list[bytes] = []
+    if not first or not data.startswith(first):
+        return 0, values
+    at = len(first)
+    for after in rest:
+        end = data.find(b"\r", at, at + _LONGEST_VALUE)
+        if end <= at or not data.startswith(after, end):
+            return 0, values
+        value = data[at:end]
+        if value.translate(None, _VISIBLE):
+            return 0, values
+        values.append(value)
+        at = end + len(after)
+    return at, values
 
 
-def recognise(data: bytes, before: bytes, after: bytes) -> tuple[int, int | None]:
-    """Whether `data` begins with the head that has `before` and `after`: where it ends, 0 if it does not, and the length in it."""
-    if not before or not data.startswith(before):
-        return 0, None
-    start = len(before)
-    if not after:
-        return start, None
-    end = data.find(b"\r", start, start + _LENGTH_DIGITS)
-    digits = data[start:end]
-    if end < 0 or not digits.isdigit() or not data.startswith(after, end):
-        return 0, None
-    return end + len(after), int(digits)
+def around(raw: bytes, lines: Collection[bytes]) -> tuple[bytes, tuple[bytes, ...]]:
+    """`first` and `rest` of a head for `recognise`; `lines`: those whose values vary, each there once, in their order."""
+    pieces = []
+    start = 0
+    for line in lines:
+        end = raw.index(b"\r\n%b\r\n" % line) + 2 + len(line)
+        value = line.partition(b":")[2].lstrip(b" \t")
+        if not value or value.translate(None, _VISIBLE):
+            return b"", ()
+        pieces.append(raw[start : end - len(value)])
+        start = end
+    pieces.append(raw[start:])
+    return pieces[0], tuple(pieces[1:])
 
 
-def lines_of(raw: bytes, start: int, name: bytes) -> Iterator[tuple[int, int]]:
-    """The spans of all lines of a header, each from its CRLF to before the next."""
-    lowered = raw.lower()
-    at = lowered.find(b"\r\n" + name + b":", start)
-    while at >= 0:
-        end = lowered.index(b"\r\n", at + 2)
-        yield at, end
-        at = lowered.find(b"\r\n" + name + b":", end)
+def number(digits: bytes) -> int | None:
+    """A length; None where it is not a number of at most 16 digits, which is ten petabytes."""
+    return int(digits) if len(digits) <= 16 and digits.isdigit() else None
+
+
+def name_of(line: bytes) -> bytes:
+    """A header line's name, lowered."""
+    return line.partition(b":")[0].lower()
+
+
+def spans_of(raw: bytes, start: int, names: Collection[bytes]) -> Iterator[tuple[int, int]]:
+    """The spans of all lines with these names, each from its CRLF to before the next; `start` is the first line's end."""
+    end = raw.find(b"\r\n", start + 2)
+    while end > start + 2:
+        if name_of(raw[start + 2 : end]) in names:
+            yield start, end
+        start, end = end, raw.find(b"\r\n", end + 2)
 
 
 def cut_out(raw: bytes, start: int, end: int, cuts: list[tuple[int, int]]) -> bytes:

@@ -17,6 +17,14 @@ def body_too_large(limit: int) -> Refusal:
     return bad_request(f"The request's body is larger than {limit} bytes.", status=413, code="body_too_large")
 
 
+class BadHeadError(Exception):
+    """A head that no proxy may pass on; `refusal` is the answer to it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
 HEAD_TOO_LONG: Final = bad_request("The request's head is too long.", status=431, code="head_too_long")
 SLOW: Final = bad_request("The request took too long to arrive.", status=408, code="request_timeout")
 BODIES_FULL: Final = Refusal(
