@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import gc
 import signal
@@ -179,6 +180,10 @@ async def _live(
             tokens_total=lambda: engines.output_tokens_total(),
         )
 
+        everybody = (
+            contextvars.copy_context()
+        )  # what a scrape leads to is not of its engine alone, as its log lines are
+
         def watch(one: Watched, blocks: WatchBlocks) -> Watch:
             """An engine whose scrapes land in the store."""
             return Watch(
@@ -187,7 +192,7 @@ async def _live(
                 settings,
                 session,
                 gpu,
-                landed=lambda row, now: monitor.landed(row, now, one.name),
+                landed=lambda row, now: everybody.run(monitor.landed, row, now, one.name),
                 in_flight=None if gateway is None else functools.partial(gateway.in_flight, one.id),
                 token_at=lambda: None if gateway is None else gateway.token_at(one.id),
             )

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from daemon import PROGRAM, Daemon, eventually, free_port, gone
 from sink import Sink
 
 MODELS = {"a1": "alpha", "a2": "alpha", "b": "beta"}
+GPUS = ("a1", "a2", "b", "bad")
 
 
 class Box:
@@ -27,28 +28,32 @@ class Box:
     def __init__(self, folder: Path, *flags: str, **engine: object) -> None:
         self.gateway = free_port()
         self.config = folder / "box.toml"
-        shared = {"drain_timeout": 1, "restart_delay": 1, **engine}
-        lines = ["[engine]", *(f"{key} = {json.dumps(value)}" for key, value in shared.items())]
+        self._shared = {"drain_timeout": 1, "restart_delay": 1, **engine}
+        self._folder, self._flags = folder, flags
+        self.names(MODELS)
+
+    def names(self, models: Mapping[str, str], **more: str) -> None:
+        """Write the configuration of these engines with their models. `more`: a flag for some engine's command."""
+        lines = ["[engine]", *(f"{key} = {json.dumps(value)}" for key, value in self._shared.items())]
         lines += [
             "[gateway]", f'listen = "127.0.0.1:{self.gateway}"', "probe_interval = 0",
             "[scrape]", "interval = 0.5",
             "[gpu]", 'source = "simulated"',
         ]  # fmt: skip
-        for place, (name, model) in enumerate(MODELS.items()):
+        for name, model in models.items():
             command = [*PROGRAM, "simulate", "--served-model-name", model, "--step-seconds", "0.005"]
-            lines += [
-                "[[engines]]",
-                f'name = "{name}"',
-                f"gpus = [{place}]",
-                f"command = {json.dumps(command)}",
-            ]
+            command += more.get(name, "").split()
+            lines += ["[[engines]]", f'name = "{name}"', f"gpus = [{GPUS.index(name)}]"]
+            lines += [f"command = {json.dumps(command)}"]
         self.config.write_text("\n".join(lines) + "\n")
-        self._folder, self._flags = folder, flags
+
+    def start(self) -> Daemon:
+        return Daemon(self._folder, "run", "--config", str(self.config), *self._flags)
 
     @contextmanager
     def daemon(self) -> Iterator[Daemon]:
         """One run of it, from the moment on that all engines are ready."""
-        with Daemon(self._folder, "run", "--config", str(self.config), *self._flags) as daemon:
+        with self.start() as daemon:
             eventually("all engines are ready", lambda: ready(daemon))
             eventually("the models are listed", lambda: self.models() == ["alpha", "beta"])
             yield daemon
@@ -208,7 +213,7 @@ def test_a_killed_replica_is_told_of_by_its_name_and_comes_back_while_the_other_
             }
 
 
-def test_kept_engines_are_adopted_one_by_one_and_their_totals_go_on(tmp_path: Path):
+def test_kept_engines_are_adopted_one_by_one_and_ended_when_nobody_names_them(tmp_path: Path):
     box = Box(tmp_path, on_exit="keep")
     pids: dict[str, Any] = {}
     try:
@@ -231,6 +236,21 @@ def test_kept_engines_are_adopted_one_by_one_and_their_totals_go_on(tmp_path: Pa
             assert started is not None
             assert started < began
             assert box.ask("beta") == 200
+            daemon.process.send_signal(signal.SIGTERM)
+            assert daemon.process.wait(30) == 0
+
+        # What is named no more is ended, and one that cannot be started keeps no other from its work.
+        box.names({"b": "beta", "bad": "gamma"}, bad="--fail unknown-flag")
+        with box.start() as daemon:
+            daemon.event("engine_of_earlier_run_stopped", 2)
+            eventually("they are gone", lambda: gone(pids["a1"]) and gone(pids["a2"]))
+            failed = daemon.event("engine_failed")
+            assert (failed["engine"], failed["reason"]) == ("bad", "bad_arguments")
+            assert daemon.event("engine_adopted")["pid"] == pids["b"]
+            eventually("the other serves", lambda: box.ask("beta") == 200)
+            assert box.ask("gamma") in (404, 503)
+            assert "without one: gamma; bad: failed" in daemon.body("/-/ready")
+            assert {path.name for path in (tmp_path / "data" / "engines").iterdir()} >= {"b", "bad"}
     finally:
         for pid in pids.values():
             if not gone(pid):
