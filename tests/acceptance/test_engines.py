@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from daemon import PROGRAM, Daemon, eventually, free_port, gone
 from sink import Sink
 
 MODELS = {"a1": "alpha", "a2": "alpha", "b": "beta"}
+DEPLOY = Path(__file__).parents[2] / "deploy" / "prometheus"
+COMPARED = (
+    "up|vllm:.+|vllm_(slo|ttft|num|exporter_engine|exporter_gateway|exporter_gpu|exporter_scrape).+|nvidia_.+"
+)
 GPUS = ("a1", "a2", "b", "bad")
 
 
@@ -85,6 +92,17 @@ class Box:
             return 0
 
 
+Running = tuple[Box, Daemon]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A box for all who break nothing."""
+    box = Box(tmp_path_factory.mktemp("box"))
+    with box.daemon() as daemon:
+        yield box, daemon
+
+
 def ready(daemon: Daemon) -> bool:
     try:
         return daemon.get("/-/ready").startswith("ready: 3 of 3")
@@ -98,66 +116,97 @@ def successes(daemon: Daemon) -> dict[str, float | None]:
     }
 
 
-def test_three_engines_stand_on_one_page_each_with_its_name_and_requests_go_to_who_serves_their_model(
-    tmp_path: Path,
-):
-    box = Box(tmp_path)
-    with box.daemon() as daemon:
-        assert [box.ask("alpha") for _ in range(6)] == [200] * 6
-        assert [box.ask("beta"), box.ask("gamma")] == [200, 404]
-        eventually("all counted", lambda: sum(count or 0 for count in successes(daemon).values()) == 7)
-        counts = successes(daemon)
-        assert counts["b"] == 1
-        assert (counts["a1"] or 0) >= 2 <= (counts["a2"] or 0)  # the least outstanding, and of equals in turn
-        assert daemon.value("vllm_slo_requests_total", source="gateway", outcome="success") == 7
+def test_requests_go_to_who_serves_their_model_and_each_engine_counts_its_own(running: Running):
+    box, daemon = running
+    assert [box.ask("alpha") for _ in range(6)] == [200] * 6
+    assert [box.ask("beta"), box.ask("gamma")] == [200, 404]
+    eventually("all counted", lambda: sum(count or 0 for count in successes(daemon).values()) == 7)
+    counts = successes(daemon)
+    assert counts["b"] == 1
+    assert (counts["a1"] or 0) >= 2 <= (counts["a2"] or 0)  # the least outstanding, and of equals in turn
+    assert daemon.value("vllm_slo_requests_total", source="gateway", outcome="success") == 7
 
-        for openmetrics in (False, True):
-            families = daemon.families(openmetrics=openmetrics)
-            lines = [
-                (sample.name, tuple(sorted(sample.labels.items())))
-                for family in families.values()
-                for sample in family.samples
-            ]
-            assert len(lines) == len(set(lines))
-            for name, family in families.items():
-                instances = {sample.labels.get("instance") for sample in family.samples}
-                if name.startswith(("vllm:", "vllm_exporter_engine_", "vllm_exporter_scrape")):
-                    assert instances == set(MODELS), name
-                elif name.startswith(("nvidia_gpu_", "vllm_exporter_process_", "vllm_exporter_rule_")):
-                    assert instances == {None}, name
+    summary = json.loads(daemon.get("/api/v1/metrics"))
+    assert (summary["status"], summary["requests"]["successful"]) == ("ready", 7)
+    assert {one["name"]: one["requests"]["successful"] for one in summary["engines"]} == counts
+    assert json.loads(daemon.get("/api/v1/metrics?engine=b"))["requests"]["successful"] == 1
+    assert daemon.status("/api/v1/metrics?engine=c") == 404
 
-        def of(name: str) -> list[str]:
-            found = json.loads(daemon.get(f"/api/v1/query?query={name}"))["data"]["result"]
-            return sorted(one["metric"]["instance"] for one in found)
 
-        own = f"127.0.0.1:{daemon.port}"
-        assert of("vllm_exporter_engine_up") == of("vllm:num_requests_running") == ["a1", "a2", "b"]
-        assert of("up") == of("vllm_exporter_gpu_up") == [own]
+def test_the_page_is_valid_and_each_engines_series_bear_its_name(running: Running):
+    _, daemon = running
+    for openmetrics in (False, True):
+        families = daemon.families(openmetrics=openmetrics)
+        lines = [
+            (sample.name, tuple(sorted(sample.labels.items())))
+            for family in families.values()
+            for sample in family.samples
+        ]
+        assert len(lines) == len(set(lines))
+        for name, family in families.items():
+            instances = {sample.labels.get("instance") for sample in family.samples}
+            if name.startswith(("vllm:", "vllm_exporter_engine_", "vllm_exporter_scrape")):
+                assert instances == set(MODELS), name
+            elif name.startswith(("nvidia_gpu_", "vllm_exporter_process_", "vllm_exporter_rule_")):
+                assert instances == {None}, name
 
-        summary = json.loads(daemon.get("/api/v1/metrics"))
-        assert (summary["status"], summary["requests"]["successful"]) == ("ready", 7)
-        each = {engine["name"]: engine["requests"]["successful"] for engine in summary["engines"]}
-        assert each == counts
-        assert json.loads(daemon.get("/api/v1/metrics?engine=b"))["requests"]["successful"] == 1
-        assert daemon.status("/api/v1/metrics?engine=c") == 404
 
-        environments = {
-            event["engine"]: Path(f"/proc/{event['pid']}/environ").read_bytes().split(b"\0")
-            for event in daemon.events()
-            if event["event"] == "engine_started"
-        }
-        assert all(
-            f"CUDA_VISIBLE_DEVICES={place}".encode() in environments[name]
-            for place, name in enumerate(MODELS)
-        )
-        folders = {path.name for path in (tmp_path / "data" / "engines").iterdir()}
-        assert folders == set(MODELS)
+def test_each_engine_has_its_gpus_and_its_folder_and_check_config_shows_it(running: Running):
+    box, daemon = running
+    environments = {
+        event["engine"]: Path(f"/proc/{event['pid']}/environ").read_bytes().split(b"\0")
+        for event in daemon.events()
+        if event["event"] == "engine_started"
+    }
+    for place, name in enumerate(MODELS):
+        assert f"CUDA_VISIBLE_DEVICES={place}".encode() in environments[name]
+    folders = box.config.parent / "data" / "engines"
+    assert {path.name for path in folders.iterdir()} == set(MODELS)
+    assert all((folders / name / "engine.log").stat().st_size for name in MODELS)
 
     shown = subprocess.run(
         [*PROGRAM, "check", "config", str(box.config)], capture_output=True, text=True, timeout=60, check=True
     )
     assert shown.stdout.count("[[engines]]") == 3
     assert '[[engines]]\nname = "a2"\ngpus = ["1"]\n' in shown.stdout
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus")
+def test_a_prometheus_with_the_shipped_configuration_has_the_same_series(running: Running, tmp_path: Path):
+    _, daemon = running
+    port = free_port()
+    config = (DEPLOY / "prometheus.yml").read_text()
+    for shipped, here in (("127.0.0.1:9108", f"127.0.0.1:{daemon.port}"), (" 15s", " 1s"), (" 5s", " 1s")):
+        assert shipped in config
+        config = config.replace(shipped, here)
+    (tmp_path / "prometheus.yml").write_text(config)
+    with (tmp_path / "prometheus.log").open("wb") as log:
+        prometheus = subprocess.Popen(
+            [
+                "prometheus", f"--config.file={tmp_path / 'prometheus.yml'}",
+                f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=log,
+            stderr=log,
+        )  # fmt: skip
+
+    def differ() -> list[tuple[tuple[str, str], ...]]:
+        there = series(port)
+        return sorted(series(daemon.port) ^ there) if there else [(("nothing", "there"),)]
+
+    try:
+        deadline = time.monotonic() + 20
+        while (found := differ()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert found == []
+    finally:
+        prometheus.kill()
+        prometheus.wait()
+    by_name: dict[str, set[str]] = {}
+    for labels in map(dict, series(daemon.port)):
+        by_name.setdefault(labels["__name__"], set()).add(labels["instance"])
+    assert by_name["vllm_exporter_engine_up"] == by_name["vllm:num_requests_running"] == set(MODELS)
+    assert by_name["up"] == by_name["vllm_exporter_gpu_up"] == {f"127.0.0.1:{daemon.port}"}
 
 
 def test_a_killed_replica_is_told_of_by_its_name_and_comes_back_while_the_other_serves(tmp_path: Path):
@@ -255,3 +304,23 @@ def test_kept_engines_are_adopted_one_by_one_and_ended_when_nobody_names_them(tm
         for pid in pids.values():
             if not gone(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+def series(port: int) -> set[tuple[tuple[str, str], ...]]:
+    """The present series of the daemon's page in a store: their labels without `job`, bounds as numbers."""
+    query = urllib.parse.urlencode({"query": f'{{__name__=~"{COMPARED}"}}'})
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=10) as answer:
+            found = json.load(answer)["data"]["result"]
+    except OSError:
+        return set()
+    return {
+        tuple(
+            sorted(
+                (name, repr(float(value)) if name in ("le", "quantile") else value)
+                for name, value in one["metric"].items()
+                if name != "job"
+            )
+        )
+        for one in found
+    }
