@@ -60,3 +60,40 @@ def test_bytes_after_the_last_chunk_are_noticed(after: bytes) -> None:
 def test_bad_chunks_are_refused(data: bytes) -> None:
     with pytest.raises(httptools.HttpParserError):
         ChunkedBody().feed(data)
+
+
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [
+        (b"2\r\n{}\r\n0\r\nX: ", b"a" * 1000),
+        (b"2\r\n{}\r\n0\r\n", b"X: a\r\n" * 100),
+        (b"2;a=", b"a" * 1000),
+        (b"1;", b"a" * 1000 + b"\r\n \r\n1;"),
+    ],
+    ids=["one trailer", "trailers", "one extension", "extensions"],
+)
+def test_what_comes_around_chunks_is_bounded(start: bytes, more: bytes) -> None:
+    body = ChunkedBody()
+    body.feed(start)
+    with pytest.raises(httptools.HttpParserError):
+        for _ in range(1000):
+            body.feed(more)
+
+
+def test_small_chunks_may_be_as_many_as_they_like() -> None:
+    body = ChunkedBody()
+    for _ in range(200):
+        assert len(body.feed(b"00000001\r\nx\r\n" * 1000)) == 1000
+    body.feed(b"0\r\n\r\n")
+    assert body.complete
+
+
+def test_what_must_not_stand_in_trailers_does_not_go_on() -> None:
+    body = ChunkedBody()
+    body.feed(
+        chunked(
+            [b"a"],
+            b"Authorization: x\r\nX-Sum: 1\r\nhost: g\r\nX-Forwarded-For: a\r\nProxy-A: 1\r\n",
+        )
+    )
+    assert body.trailers == b"X-Sum: 1\r\n"
