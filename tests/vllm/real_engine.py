@@ -66,7 +66,9 @@ class Page:
         self.samples = [sample for family in self.families for sample in family.samples]
 
     def get(self, name: str, **labels: str) -> float | None:
-        """The sum over the series of this name with these labels; None when there is none."""
+        """The sum over the series of this name with these labels; None when there is none. Indicators are the engine's unless told."""
+        if name.startswith("vllm_slo_") and not name.startswith(("vllm_slo_probe_", "vllm_slo_key_")):
+            labels.setdefault("source", "engine")
         found = [
             sample.value
             for sample in self.samples
@@ -103,6 +105,7 @@ class Daemon:
         self.environment = dict(environment or {})
         self.attached = attach_to is not None
         self.port, self.engine_port = free_port(), attach_to or free_port()
+        """Where the daemon is scraped, and where clients come: to the gateway, or to the engine that it watches."""
         self.log = folder / "daemon.log"
         self.data_dir = folder / "data"
         self.process: subprocess.Popen[bytes] | None = None
@@ -239,8 +242,8 @@ class Daemon:
     def api_key(self) -> str:
         return self.environment.get("VLLM_API_KEY", "none")
 
-    def client(self, **options: Any) -> openai.OpenAI:
-        url = f"http://127.0.0.1:{self.engine_port}/v1"
+    def client(self, *, port: int | None = None, **options: Any) -> openai.OpenAI:
+        url = f"http://127.0.0.1:{port or self.engine_port}/v1"
         plain = openai.DefaultHttpxClient(
             verify=False
         )  # reading the CA bundle for each costs more than the request
@@ -270,10 +273,25 @@ class Daemon:
         assert len(found) == 1, f"{title}: {found} among {self.engine_processes()}"
         return next(iter(found))
 
+    @property
+    def own_port(self) -> int:
+        """Where the engine itself listens, which is `engine_port` only without a gateway: its last `--port`."""
+        words = Path(f"/proc/{self.engine_pid('vllm serve')}/cmdline").read_bytes().decode().split("\0")
+        return int(words[len(words) - words[::-1].index("--port")])
+
+    def engine_is_open(self) -> bool:
+        """Whether the engine itself accepts connections."""
+        with contextlib.suppress(AssertionError, OSError, ValueError):  # it has only just been started
+            return is_open(self.own_port)
+        return False
+
     def wait_gone(self, limit: float) -> None:
-        """No process of the engine is left, and its port is closed."""
+        """No process of the engine is left, and its port is closed, unless the daemon itself still answers there."""
+        assert self.process is not None
         until = time.monotonic() + limit
-        while (left := self.engine_processes()) or is_open(self.engine_port):
+        while (left := self.engine_processes()) or (
+            self.process.poll() is not None and is_open(self.engine_port)
+        ):
             if time.monotonic() > until:
                 raise AssertionError(f"left after {limit} s: {left}, port open: {is_open(self.engine_port)}")
             time.sleep(0.05)

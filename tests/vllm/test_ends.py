@@ -13,8 +13,8 @@ from real_engine import MODEL_NAME, Daemon, Page, is_open
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 
-def ask(daemon: Daemon, tokens: int) -> None:
-    with daemon.client() as client:
+def ask(daemon: Daemon, tokens: int, port: int | None = None) -> None:
+    with daemon.client(port=port) as client:
         client.completions.create(
             model=MODEL_NAME, prompt="hello", max_tokens=tokens, extra_body={"ignore_eos": True}
         )
@@ -59,7 +59,8 @@ def test_a_kept_engine_is_adopted_and_its_counters_go_on(make_daemon: Callable[.
     daemon.wait_exit(5)
     time.sleep(2)
     assert set(daemon.engine_processes()) == processes
-    ask(daemon, 20)
+    assert not is_open(daemon.engine_port), "the gateway went with its daemon"
+    ask(daemon, 20, daemon.own_port)
 
     daemon.start()
     adopted = time.monotonic()
@@ -74,9 +75,9 @@ def test_a_kept_engine_is_adopted_and_its_counters_go_on(make_daemon: Callable[.
 
     daemon.signal(signal.SIGTERM)
     assert daemon.wait_exit(45) == 0, daemon.tail()
-    assert is_open(daemon.engine_port), "a stop of the daemon keeps the engine too"
+    assert daemon.engine_is_open(), "a stop of the daemon keeps the engine too"
     assert set(daemon.engine_processes()) == processes
-    ask(daemon, 5)
+    ask(daemon, 5, daemon.own_port)
 
     daemon.start()
     page = daemon.wait_state("ready", 15)

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -61,10 +60,8 @@ class Front:
 
     @property
     def direct(self) -> int:
-        """Where the engine itself listens: its last `--port`."""
-        pid = self.daemon.engine_pid("vllm serve")
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        return int(words[len(words) - words[::-1].index("--port")])
+        """Where the engine itself listens."""
+        return self.daemon.own_port
 
     def count(self, answers: Iterable[Answer]) -> None:
         """Take in what clients saw."""

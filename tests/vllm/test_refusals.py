@@ -59,7 +59,7 @@ def test_a_start_that_cannot_succeed_is_named_and_not_tried_again(
 
 
 def test_a_port_that_somebody_holds_is_named_with_its_holder(make_daemon: Callable[..., Daemon]) -> None:
-    daemon = make_daemon()
+    daemon = make_daemon(settings={"gateway": {"mode": "off"}})
     with socket.create_server(("127.0.0.1", daemon.engine_port)):
         daemon.start()
         page = daemon.wait(lambda page: page.state in ("failed", "backoff", "ready"), START_LIMIT)

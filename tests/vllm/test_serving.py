@@ -31,7 +31,7 @@ class Served:
             if page.state == "ready":
                 break
             assert page.state != "failed", self.daemon.tail()
-            if not is_open(self.daemon.engine_port):
+            if not self.daemon.engine_is_open():
                 self.before_open.append(page)
         return self
 
@@ -114,7 +114,9 @@ def test_derived_counts_are_the_clients_own(served: Served) -> None:
         assert page.get(f"vllm_slo_{family}_count") == served.requests, family
     assert page.total("vllm_slo_inter_token_latency_seconds_count") == served.output_tokens - served.requests
     assert page.labels("vllm_slo_requests_total", "model_name") == {MODEL_NAME}
-    assert page.labels("vllm_slo_requests_total", "source") == {"engine"}
+    assert page.labels("vllm_slo_requests_total", "source") == {"engine", "gateway"}
+    for name in ("vllm_slo_requests_total", "vllm_slo_tokens_total"):
+        assert page.total(name, source="gateway") == page.total(name), name
     assert page.total("vllm_total_requests") == served.requests
     assert 0 < page.total("vllm_ttft_p95") < 60
 
@@ -146,14 +148,14 @@ def test_another_daemon_attaches_to_the_engine_and_says_the_same(
     served: Served, make_daemon: Callable[..., Daemon]
 ) -> None:
     other = make_daemon(
-        attach_to=served.daemon.engine_port, environment={"VLLM_EXPORTER_ENGINE__API_KEY": API_KEY}
+        attach_to=served.daemon.own_port, environment={"VLLM_EXPORTER_ENGINE__API_KEY": API_KEY}
     ).start()
     page = other.wait(served.agreed)
     assert page.state == "ready"
     assert page.get("vllm_exporter_engine_info", mode="attached") == 1
     other.signal(signal.SIGTERM)
     assert other.wait_exit(15) == 0, other.tail()
-    assert is_open(served.daemon.engine_port), "it is not ours to stop"
+    assert served.daemon.engine_is_open(), "it is not ours to stop"
 
 
 def test_running_requests_show_and_many_clients_are_counted(served: Served) -> None:
