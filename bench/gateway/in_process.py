@@ -170,10 +170,10 @@ def streams(tokens: int) -> Callable[[int], None]:
 
 
 CASES: dict[str, tuple[Callable[[], Callable[[int], None]], int, int]] = {
-    "short": (lambda: short(traced=False), 5000, 1),
-    "traced": (lambda: short(traced=True), 3000, 1),
-    "stream10": (lambda: streams(10), 500, 1),
-    "chunk": (lambda: streams(10_000), 1, 10_000),
+    "short": (lambda: short(traced=False), 200, 1),
+    "traced": (lambda: short(traced=True), 200, 1),
+    "stream10": (lambda: streams(10), 30, 1),
+    "chunk": (lambda: streams(1000), 1, 1000),
 }
 
 
@@ -181,7 +181,7 @@ def main() -> None:
     """Print the figures."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--only", default=",".join(CASES))
-    arguments.add_argument("--runs", type=int, default=12)
+    arguments.add_argument("--runs", type=int, default=200)
     arguments.add_argument("--profile", action="store_true", help="by function, of the first case")
     options = arguments.parse_args()
     print(sys.version.split()[0])

@@ -18,6 +18,19 @@ class _Answer(msgspec.Struct, gc=False):
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
+def read_answer(exchange: Exchange, body: bytes) -> None:
+    """Write what a whole body says into the exchange; nothing where it is no JSON object or has no `usage`."""
+    if len(body) > ANSWER_LIMIT:
+        note_from_tail(exchange, body[-TAIL_LIMIT:])
+        return
+    try:
+        usage = _decode_answer(body).usage
+    except UNREADABLE:
+        return
+    if usage is not None:
+        note(exchange, usage)
+
+
 class AnswerReader:
     """Reads `usage` of one JSON answer, its transfer coding undone; bounded in memory."""
 
@@ -44,10 +57,5 @@ class AnswerReader:
         self._parts = []
         if not self._whole:
             note_from_tail(self._exchange, body[-TAIL_LIMIT:])
-            return
-        try:
-            usage = _decode_answer(body).usage
-        except UNREADABLE:
-            return
-        if usage is not None:
-            note(self._exchange, usage)
+        else:
+            read_answer(self._exchange, body)

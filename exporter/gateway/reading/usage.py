@@ -18,6 +18,8 @@ TAIL_LIMIT = 64 << 10
 _USAGE_LIMIT = 8 << 10
 """Longest `usage` that is looked for there."""
 
+_COUNT_LIMIT = 1 << 53
+
 
 class Usage(msgspec.Struct, gc=False):
     """`usage` of chat, completions, embeddings and scores; of responses; of messages (whose input excludes the cache's)."""
@@ -32,13 +34,19 @@ class Usage(msgspec.Struct, gc=False):
 
 def note(exchange: Exchange, usage: Usage) -> None:
     """Write the counts into the exchange; what is missing or no count leaves it as it was."""
-    taken = _count(usage.prompt_tokens)
+    taken = usage.prompt_tokens
+    made = usage.completion_tokens
+    if type(taken) is type(made) is int and 0 <= taken < _COUNT_LIMIT and 0 <= made < _COUNT_LIMIT:
+        exchange.input_tokens = taken  # as in nearly every answer
+        exchange.output_tokens = made
+        return
+    taken = _count(taken)
     if taken is None and (taken := _count(usage.input_tokens)) is not None:
         taken += _count(usage.cache_read_input_tokens) or 0
         taken += _count(usage.cache_creation_input_tokens) or 0
     if taken is not None:
         exchange.input_tokens = taken
-    made = _count(usage.completion_tokens)
+    made = _count(made)
     if made is None:
         made = _count(usage.output_tokens)
     if made is not None:
@@ -69,4 +77,4 @@ _SCANNER = json.JSONDecoder()
 
 
 def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 1 << 53 else None
+    return value if type(value) is int and 0 <= value < _COUNT_LIMIT else None

@@ -6,7 +6,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Final
 
 from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
-from exporter.gateway.reading.answer import AnswerReader
+from exporter.gateway.reading.answer import AnswerReader, read_answer
 from exporter.gateway.reading.events import EventReader
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.relay.answer_heads import AnswerHead, answer_head
@@ -23,6 +23,20 @@ _HEAD_WAITS: Final = 64 << 10
 """A head is sent together with the beginning of a body up to this long: alone it would be of no use, and a system call more."""
 _WHOLE_EVENT: Final = b"\n\n\r\n"
 """How bytes end that end with an event and its chunk."""
+_OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than all that is asked of them
+_SUCCESS: Final = Outcome.SUCCESS
+
+
+def at_once(exchange: Exchange, head: AnswerHead, raw: bytes, body: bytes, extra: bytes) -> bytes:
+    """What goes to the client for an answer that has come whole, other than a stream's; the exchange is told its end."""
+    status = exchange.status = head.status
+    if status < 400:
+        exchange.outcome = _SUCCESS
+        if head.json and not head.encoded and exchange.endpoint.dialect is not _OPAQUE:
+            read_answer(exchange, body)
+    else:
+        judge(exchange, status=status, whole=True)
+    return answer_head(head, raw, chunked=False, extra=extra) + body
 
 
 class Answer:
@@ -52,7 +66,7 @@ class Answer:
         self._last = b""
         bodiless = head.bodiless or exchange.method == "HEAD"
         hides = False
-        if exchange.endpoint.dialect is not Dialect.OPAQUE and status < 400 and not head.encoded:
+        if exchange.endpoint.dialect is not _OPAQUE and status < 400 and not head.encoded:
             if head.json:
                 self._reader = AnswerReader(exchange)
             elif head.event_stream:

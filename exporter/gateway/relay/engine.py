@@ -132,6 +132,14 @@ class EngineConnection(asyncio.Protocol):
             self._head_so_far = b""
             pool.last_head = head
             length = head.length
+        if (
+            length is not None
+            and len(data) == end + length
+            and not head.bodiless
+            and not head.event_stream
+            and passage.answer_whole(head, data[:end], data[end:])
+        ):
+            return None
         self._head_read = True
         self._begin_body(passage, head, length)
         passage.answer_began(head, data[:end], length)

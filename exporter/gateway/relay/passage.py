@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from exporter.gateway.model import Dialect, Exchange, Refusal
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.request import read_request, with_usage
-from exporter.gateway.relay.answer import BARE, Answer
+from exporter.gateway.relay.answer import BARE, Answer, at_once
 from exporter.gateway.relay.heads import RequestHead, onward_head
 from exporter.gateway.relay.own_answers import chunk, refusal_answer, whole_answer
 from exporter.gateway.relay.pool import Pool
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from exporter.gateway.relay.answer_heads import AnswerHead
     from exporter.gateway.relay.client import ClientConnection
     from exporter.gateway.relay.engine import EngineConnection
+
+_OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than all that is asked of them
 
 
 class Passage:
@@ -99,7 +101,7 @@ class Passage:
                 return
         if relay.content is not None:
             relay.content.asked(exchange, self.body)
-        if dialect is not Dialect.OPAQUE and self.body:
+        if dialect is not _OPAQUE and self.body:
             read = read_request(self.body, dialect)
             exchange.stream = read.stream
             asked = read.model
@@ -248,6 +250,26 @@ class Passage:
             self._write(answer.head_out)
             answer.head_out = b""
 
+    def answer_whole(self, head: AnswerHead, raw: bytes, body: bytes) -> bool:
+        """An answer has come in one piece, as short ones nearly always do. False where it is to go the long way all the same."""
+        client = self.client
+        relay = client.relay
+        if relay.content is not None or not (head.modern and self.head.modern):
+            return False
+        exchange = self.exchange
+        if exchange.method == "HEAD":
+            return False
+        engine = self.engine
+        assert engine is not None
+        engine.keep_alive = head.keep_alive
+        self.keeps = client.keep_alive and client.upload_complete and not relay.draining
+        extra = b"" if head.request_id else self.id_line
+        if not self.keeps:
+            extra += b"Connection: close\r\n"
+        self._write(at_once(exchange, head, raw, body, extra))
+        self._done(engine, relay.clock())
+        return True
+
     def answer_came(self, raw: bytes, body: bytes, ended: bool) -> None:
         """More of the answer: `raw` as it came, `body` its content."""
         now = self.heard = self.client.relay.clock()
@@ -355,18 +377,20 @@ class Passage:
         """The answer is whole."""
         engine = self.engine
         assert engine is not None
-        if engine.keep_alive and not self._upload_is_open():
-            if self.client.blocked_since is not None:
+        self._answer.judge(self.exchange, whole=True)  # type: ignore[union-attr]
+        self._done(engine, now)
+
+    def _done(self, engine: EngineConnection, now: float) -> None:
+        """The exchange knows how it ended: the engine's connection is kept, if it can be, and the client's turn comes."""
+        client = self.client
+        if engine.keep_alive and (self.body is not None or client.upload_complete):
+            if client.blocked_since is not None:
                 engine.transport.resume_reading()
             engine.pool.put(engine, now)
         else:
             engine.abort()
-        self._answer.judge(self.exchange, whole=True)  # type: ignore[union-attr]
         self._over(now)
-        self.client.answered(self.keeps)
-
-    def _upload_is_open(self) -> bool:
-        return self.body is None and not self.client.upload_complete
+        client.answered(self.keeps)
 
     def _cut(self, refusal: Refusal, *, timed_out: bool = False, broken: bool = False) -> None:
         """The answer cannot be finished: an error, if its client has had nothing of it, else the connection is cut."""
