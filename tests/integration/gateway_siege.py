@@ -132,8 +132,10 @@ def status_of(answer: bytes) -> int:
 class Siege:
     """The daemon with its gateway at `port`."""
 
-    def __init__(self, folder: Path, port: int, *arguments: str) -> None:
+    def __init__(self, folder: Path, port: int, *arguments: str, files: int | None = None) -> None:
+        """`files`: how many files it may open at most; None for as many as this process."""
         self.port = port
+        within = ("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh") if files else ()
         self.page_port = free_port()
         self.log = folder / "daemon.log"
         common = (
@@ -142,7 +144,9 @@ class Siege:
         )  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "exporter", "run", *common, *arguments], stdout=log, stderr=log
+                [*within, sys.executable, "-m", "exporter", "run", *common, *arguments],
+                stdout=log,
+                stderr=log,
             )
 
     def wait(self) -> None:

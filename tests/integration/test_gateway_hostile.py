@@ -7,7 +7,9 @@ import contextlib
 import json
 import random
 import resource
+import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -253,14 +255,12 @@ def test_no_json_that_is_odd_stops_the_event_loop(wicked: tuple[Siege, Wicked], 
     assert most() < 2 * GREED
 
 
-@pytest.mark.xfail(strict=True, reason="each option of Connection is searched for in the whole head")
 def test_no_connection_header_stops_the_event_loop(siege: Siege) -> None:
     with siege.stall() as stalled:
         siege.ask(request("GET", "/health", "Connection: " + "a," * 30_000))
     assert stalled() < STALL
 
 
-@pytest.mark.xfail(strict=True, reason="trailers and chunk extensions are taken without bound")
 @pytest.mark.parametrize(
     "start", [b"2\r\n{}\r\n0\r\nX: ", b"2\r\n{}\r\n0\r\n", b"2;a=", b"2\r\n{}\r\n1;"],
     ids=["one trailer", "trailers", "one extension", "extensions"],
@@ -364,27 +364,82 @@ def test_a_client_that_says_no_more_has_left(siege: Siege) -> None:
         assert client.rest() == b""
 
 
-@pytest.mark.xfail(
-    strict=True, reason="without files to open, idle connections make no room, and the daemon ends"
-)
-def test_without_files_to_open_it_lives_and_the_idle_make_room(tmp_path: Path) -> None:
+def test_clients_cannot_take_the_files_of_the_daemon(tmp_path: Path) -> None:
     """Once 1,200 idle connections ended a daemon with the usual 1,024 files: it could not list its engine's processes."""
+    port = free_port()
+    siege = Siege(
+        tmp_path, port, "--", sys.executable, "-m", "exporter", "simulate", "--port", str(port), files=400
+    )
+    crowd: list[Client] = []
+    try:
+        siege.wait()
+        for _ in range(400):
+            crowd.append(siege.client())
+        assert status_of(siege.ask(post(ask_for()))) == 200
+        scrapes = siege.value("vllm_exporter_scrapes_total")
+        eventually("it scrapes its engine", lambda: siege.value("vllm_exporter_scrapes_total") > scrapes + 1)
+        assert siege.value("vllm_exporter_scrape_success") == 1
+        for client in crowd:
+            client.close()
+        siege.check()
+    finally:
+        for client in crowd:
+            client.close()
+        siege.stop()
+
+
+def test_without_files_to_open_the_daemon_lives_and_recovers(tmp_path: Path) -> None:
     port = free_port()
     siege = Siege(tmp_path, port, "--", sys.executable, "-m", "exporter", "simulate", "--port", str(port))
     crowd: list[Client] = []
     try:
         siege.wait()
-        _, hard = resource.prlimit(siege.process.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(siege.process.pid, resource.RLIMIT_NOFILE, (siege.files() + 30, hard))
-        for _ in range(60):
+        soft, hard = resource.prlimit(siege.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(siege.process.pid, resource.RLIMIT_NOFILE, (siege.files() + 5, hard))
+        for _ in range(30):
             crowd.append(siege.client())
-        with siege.client() as client:
-            client.socket.settimeout(3)
-            client.send(post(ask_for()))
-            assert status_of(client.head()) == 200
-        scrapes = siege.value("vllm_exporter_scrapes_total")
-        eventually("it scrapes its engine", lambda: siege.value("vllm_exporter_scrapes_total") > scrapes + 2)
+        time.sleep(2.5)
+        assert siege.process.poll() is None, siege.log.read_text()[-2000:]
+        for client in crowd:
+            client.close()
+        resource.prlimit(siege.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
         siege.check()
+    finally:
+        for client in crowd:
+            client.close()
+        siege.stop()
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a TLS handshake that never comes costs 300 KB and is counted by nobody"
+)
+def test_handshakes_that_never_come_cost_little(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not here to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost",
+         "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    port = free_port()
+    siege = Siege(
+        tmp_path, port, "--engine-url", f"http://127.0.0.1:{free_port()}", "--set", "gateway.mode=on",
+        "--set", f"gateway.listen=127.0.0.1:{port}", "--set", f"gateway.tls_cert_file={certificate}",
+        "--set", f"gateway.tls_key_file={key}", "--set", "gateway.max_connections=50",
+    )  # fmt: skip
+    crowd: list[Client] = []
+    try:
+        eventually(
+            "it listens", lambda: any(event["event"] == "gateway_listening" for event in siege.events())
+        )
+        time.sleep(0.5)
+        before = siege.memory()
+        for _ in range(300):
+            crowd.append(siege.client())
+        time.sleep(0.5)
+        assert siege.memory() - before < GREED // 2
     finally:
         for client in crowd:
             client.close()
@@ -674,18 +729,9 @@ async def test_no_spelling_opens_a_closed_path(target: str) -> None:
         b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}\r\n\r\n",
         b"HTTP/1.1 2000 OK\r\n\r\n",
         b"ICY 200 OK\r\n\r\n",
-        pytest.param(
-            b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
-            marks=pytest.mark.xfail(strict=True, reason="a head that begins with an empty line is not expected"),
-        ),
-        pytest.param(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc",
-            marks=pytest.mark.xfail(strict=True, reason="any Transfer-Encoding is taken for chunked"),
-        ),
-        pytest.param(
-            b"HTTP/1.1 099 No\r\nContent-Length: 0\r\n\r\n" + JSON_OK,
-            marks=pytest.mark.xfail(strict=True, reason="a status below 100 is taken for an interim answer"),
-        ),
+        b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+        b"HTTP/1.1 099 No\r\nContent-Length: 0\r\n\r\n" + JSON_OK,
     ],
 )  # fmt: skip
 async def test_an_answer_that_could_be_read_in_two_ways_is_a_502_and_the_next_client_gets_its_own(
@@ -712,6 +758,20 @@ async def test_an_answer_that_could_be_read_in_two_ways_is_a_502_and_the_next_cl
     assert not errors
 
 
+async def test_answers_to_head_and_get_do_not_mix() -> None:
+    async def respond(message: Message, wire: Wire) -> None:
+        body = b"" if message.line.startswith(b"HEAD") else b"hello"
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + body)
+
+    async with gateway(respond) as g:
+        wire = await g.client()
+        pairs = (request("HEAD", "/health") + request("GET", "/health")) * 5
+        await wire.send(pairs + request("GET", "/load", "Connection: close"))
+        data = await wire.rest()
+        assert (data.count(b"HTTP/1.1 200"), data.count(b"hello")) == (11, 6)
+        assert g.engine.connections == 1
+
+
 async def test_what_an_engine_sends_after_an_answer_never_reaches_the_next_client() -> None:
     async def respond(request: Message, wire: Wire) -> None:
         await wire.send(JSON_OK)
@@ -725,7 +785,6 @@ async def test_what_an_engine_sends_after_an_answer_never_reaches_the_next_clien
         assert g.engine.connections == 5
 
 
-@pytest.mark.xfail(strict=True, reason="Connection takes the framing out of an answer that stays framed")
 async def test_an_answers_connection_header_cannot_take_its_framing_out() -> None:
     reply = b"HTTP/1.1 200 OK\r\nConnection: transfer-encoding\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
     async with gateway(answering(reply)) as g:
@@ -785,6 +844,43 @@ async def test_a_client_that_leaves_the_rest_of_its_answer_unread_is_closed_at_l
             assert g.relay.connections == 0
 
 
+@pytest.mark.xfail(strict=True, reason="a client that is not read from is not seen leaving")
+async def test_a_client_that_sent_ahead_and_left_stops_the_engine() -> None:
+    gone = asyncio.Event()
+
+    async def respond(message: Message, wire: Wire) -> None:
+        if await wire.some() == b"":
+            gone.set()
+
+    async with gateway(respond) as g:
+        wire = await g.client()
+        await wire.send(posted() + request("GET", "/health") * 5000)
+        await asyncio.sleep(0.1)
+        wire.abort()
+        await asyncio.wait_for(gone.wait(), 2)
+        assert g.gate.running == 0
+
+
+@pytest.mark.xfail(strict=True, reason="a client that is not read from is not seen leaving")
+async def test_an_upload_that_waits_for_its_turn_goes_when_its_client_goes() -> None:
+    async def respond(message: Message, wire: Wire) -> None:
+        await wire.some()
+
+    async with gateway(respond, max_concurrent=1) as g:
+        await (await g.client()).send(posted())
+        await asyncio.sleep(0.05)
+        wire = await g.client()
+        await wire.send(
+            b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: g\r\nContent-Length: 100000\r\n\r\nabc"
+        )
+        async with asyncio.timeout(5):
+            while not g.gate.queued:
+                await asyncio.sleep(0.01)
+        wire.abort()
+        await asyncio.sleep(0.5)
+        assert g.gate.queued == 0
+
+
 @pytest.mark.xfail(strict=True, reason="half a head is not among what makes room")
 async def test_slow_heads_make_room_for_who_comes() -> None:
     async with gateway(answering(JSON_OK), max_connections=20) as g:
@@ -813,7 +909,6 @@ async def test_bodies_that_trickle_in_do_not_hold_all_the_room_for_ever() -> Non
         assert (await g.ask(posted(b'{"model":"m","p":"' + b"x" * 200_000 + b'"}'))).status == 200
 
 
-@pytest.mark.xfail(strict=True, reason="of two keys in a request the first goes on to the engine")
 @pytest.mark.parametrize("name", ["Authorization: Bearer ", "x-api-key: "])
 async def test_no_key_of_a_client_reaches_the_engine_where_keys_end_here(name: str) -> None:
     keys = Keys([Key("k", (digest(b"good"),))])
@@ -823,14 +918,12 @@ async def test_no_key_of_a_client_reaches_the_engine_where_keys_end_here(name: s
         assert not [request for request in g.engine.requests if b"secret" in request.head]
 
 
-@pytest.mark.xfail(strict=True, reason="an id's control characters are written down as they are")
 async def test_a_request_ids_control_characters_are_not_written_down() -> None:
     async with gateway(answering(JSON_OK)) as g:
         await g.ask(posted(b'{"model":"m"}', "X-Request-Id: a\x85\x9b31m"))
         assert (await g.ledger.wait()).request_id.isprintable()
 
 
-@pytest.mark.xfail(strict=True, reason="an empty X-Request-Id is taken for one")
 async def test_an_empty_request_id_is_none() -> None:
     async with gateway(answering(JSON_OK)) as g:
         answer = await g.ask(posted(b'{"model":"m"}', "X-Request-Id:"))
