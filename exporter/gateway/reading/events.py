@@ -55,6 +55,7 @@ class EventReader:
         "_start",
         "_story",
         "_typed",
+        "token",
     )
 
     def __init__(
@@ -69,6 +70,8 @@ class EventReader:
         self._typed = dialect in _LOOKS
         self._look = _LOOKS.get(dialect, look_at_chunk)
         self._story = Story(exchange, gaps)
+        self.token = self._story.token
+        """Called with the time of a token that somebody else has read, when nothing is held (`calm`)."""
         self._hide = hide_usage and not self._typed
         self._fingerprints = fingerprints
         self._now = 0.0
@@ -96,6 +99,11 @@ class EventReader:
     def failed(self) -> str | None:
         """The kind of error that the engine told of in mid-stream; None as long as it did not."""
         return self._story.failed
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing is held, and the next byte begins an event."""
+        return self._calm
 
     def feed(self, data: bytes, now: float) -> bytes:
         """Read what has come at `now`; the bytes to pass on: `data` itself where nothing is held or hidden."""

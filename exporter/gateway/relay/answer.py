@@ -9,6 +9,7 @@ from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
 from exporter.gateway.reading.answer import AnswerReader, read_answer
 from exporter.gateway.reading.events import EventReader
 from exporter.gateway.reading.outcome import judge
+from exporter.gateway.reading.repeated import Repeated, is_one_chunk, repeated
 from exporter.gateway.relay.answer_heads import AnswerHead, answer_head
 from exporter.gateway.relay.own_answers import LAST_CHUNK, chunk, error_event
 
@@ -23,6 +24,10 @@ _HEAD_WAITS: Final = 64 << 10
 """A head is sent together with the beginning of a body up to this long: alone it would be of no use, and a system call more."""
 _WHOLE_EVENT: Final = b"\n\n\r\n"
 """How bytes end that end with an event and its chunk."""
+_FIRST_LESSON: Final = 4
+"""Reads of a stream before it is looked at for what repeats: the first token is in more of a hurry than the thousandth."""
+_LAST_LESSON: Final = 16
+"""The same after which no more is learned: the reasoning has one mould, the words another, and some have none."""
 _OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than all that is asked of them
 _SUCCESS: Final = Outcome.SUCCESS
 
@@ -42,7 +47,18 @@ def at_once(exchange: Exchange, head: AnswerHead, raw: bytes, body: bytes, extra
 class Answer:
     """One answer. `raw` and `length` of its head are as they are this time: `head` may be of an answer like this one."""
 
-    __slots__ = ("_last", "_reader", "events", "head_out", "mode", "status", "to_close")
+    __slots__ = (
+        "_last",
+        "_mould",
+        "_reader",
+        "_reads",
+        "events",
+        "head_out",
+        "mode",
+        "repeated",
+        "status",
+        "to_close",
+    )
 
     def __init__(
         self,
@@ -64,6 +80,11 @@ class Answer:
         self.events: EventReader | None = None
         self._reader: AnswerReader | None = None
         self._last = b""
+        self._reads = 0
+        """How often something came that was read."""
+        self._mould: Repeated | None = None
+        self.repeated: Repeated | None = None
+        """Tells tokens that `token` may take, as long as nothing stands between two events."""
         bodiless = head.bodiless or exchange.method == "HEAD"
         hides = False
         if exchange.endpoint.dialect is not _OPAQUE and status < 400 and not head.encoded:
@@ -95,6 +116,7 @@ class Answer:
         """What goes to the client for more of the body: `raw` as it came, `body` its content."""
         mode = self.mode
         events = self.events
+        content = body
         if events is None:
             if body and self._reader is not None:
                 self._reader.feed(body)
@@ -113,7 +135,25 @@ class Answer:
         if self.head_out and (out or ended):
             out = self.head_out + out
             self.head_out = b""
+        if events is not None:
+            self._reads += 1
+            if self._reads > _FIRST_LESSON:
+                self.repeated = self._learned(raw, content)
         return out
+
+    def _learned(self, raw: bytes, content: bytes) -> Repeated | None:
+        """What may come next, if what has come ends where a chunk and an event end."""
+        assert self.events is not None
+        if self.head_out or self.mode == BARE or not self.events.calm or not is_one_chunk(raw, content):
+            return None
+        if self._reads <= _LAST_LESSON:
+            self._mould = repeated(content) or self._mould
+        return self._mould
+
+    def token(self, raw: bytes, now: float) -> None:
+        """A token that `repeated` has told, in a chunk that goes out as it came."""
+        self._last = raw
+        self.events.token(now)  # type: ignore[union-attr]
 
     def _end(self) -> bytes:
         if self._reader is not None:

@@ -273,11 +273,22 @@ class Passage:
     def answer_came(self, raw: bytes, body: bytes, ended: bool) -> None:
         """More of the answer: `raw` as it came, `body` its content."""
         now = self.heard = self.client.relay.clock()
-        out = self._answer.came(raw, body, ended, now)  # type: ignore[union-attr]
+        answer = self._answer
+        out = answer.came(raw, body, ended, now)  # type: ignore[union-attr]
         if out:
             self._write(out)
         if ended:
             self._finish(now)
+        elif self.engine is not None and self.client.relay.content is None:
+            self.engine.repeated = answer.repeated  # type: ignore[union-attr]
+
+    def token_came(self, raw: bytes) -> None:
+        """A token has come, in a chunk that goes on as it is."""
+        client = self.client
+        now = self.heard = client.relay.clock()
+        self._answer.token(raw, now)  # type: ignore[union-attr]
+        self.exchange.response_bytes += len(raw)
+        client.transport.write(raw)
 
     def _write(self, out: bytes) -> None:
         self._answered = True
