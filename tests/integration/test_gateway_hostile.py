@@ -238,9 +238,6 @@ def test_no_json_stops_the_event_loop(wicked: tuple[Siege, Wicked], body: bytes)
     assert most() < 2 * GREED
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a body that the fast decoder rejects is loaded whole on the event loop"
-)
 @pytest.mark.parametrize(
     "start",
     [b'{"stream":1,"x":', b'{"x":NaN,"y":', b'{"stream":true,"model":"sim-8b","stream_options":{"a":'],
@@ -379,26 +376,12 @@ def test_clients_cannot_take_the_files_of_the_daemon(tmp_path: Path) -> None:
         scrapes = siege.value("vllm_exporter_scrapes_total")
         eventually("it scrapes its engine", lambda: siege.value("vllm_exporter_scrapes_total") > scrapes + 1)
         assert siege.value("vllm_exporter_scrape_success") == 1
-        for client in crowd:
-            client.close()
-        siege.check()
-    finally:
-        for client in crowd:
-            client.close()
-        siege.stop()
-
-
-def test_without_files_to_open_the_daemon_lives_and_recovers(tmp_path: Path) -> None:
-    port = free_port()
-    siege = Siege(tmp_path, port, "--", sys.executable, "-m", "exporter", "simulate", "--port", str(port))
-    crowd: list[Client] = []
-    try:
-        siege.wait()
+        # Now let there be none to open at all: it lives, and recovers.
         soft, hard = resource.prlimit(siege.process.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(siege.process.pid, resource.RLIMIT_NOFILE, (siege.files() + 5, hard))
+        resource.prlimit(siege.process.pid, resource.RLIMIT_NOFILE, (siege.files(), hard))
         for _ in range(30):
             crowd.append(siege.client())
-        time.sleep(2.5)
+        time.sleep(1.5)
         assert siege.process.poll() is None, siege.log.read_text()[-2000:]
         for client in crowd:
             client.close()
