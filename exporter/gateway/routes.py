@@ -175,10 +175,8 @@ def _irregular(method: str, path: str) -> Refusal | None:
     """Why a path cannot be compared as it stands; None for an ordinary one, and for a model's, which never goes on."""
     if path == "*":
         return _not_found("unknown_url", "The server as a whole has no options.")
-    if path.startswith(_MODEL_PREFIX) and method in _GET:
-        path = _MODEL_PREFIX + path[len(_MODEL_PREFIX) :].replace(
-            "%", ""
-        )  # a model's name is decoded by us alone
+    if path.startswith(_MODEL_PREFIX) and method in _GET:  # a model's name is decoded by us alone
+        path = _MODEL_PREFIX + path[len(_MODEL_PREFIX) :].replace("%", "")
     if not path.startswith("/") or "%" in path or "\\" in path or ";" in path or not path.isascii():
         what = "has characters that no route of this server has"
     elif "//" in path or "/./" in path or "/../" in path or path.endswith(("/.", "/..")):
