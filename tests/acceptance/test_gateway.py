@@ -8,12 +8,13 @@ import json
 import os
 import secrets
 import signal
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from daemon import eventually, free_port, gone
+from daemon import PROGRAM, eventually, free_port, gone
 from front import MODEL, Front, text
 from wire import Answer, Client, ask, gather
 
@@ -219,14 +220,19 @@ async def test_keys_are_checked_here_and_have_limits_and_figures_of_their_own(tm
         assert value("vllm_slo_key_requests_total", key="slow", outcome="client_error") == 2
         assert value("vllm_slo_key_tokens_total", key="tokens", direction="output") == 60
         assert value("vllm_slo_key_request_duration_seconds_count", key="web") == 5
-        keys["late"] = add_key(file, "late")
+        command = (*PROGRAM, "keys", "add", "late", "--file", str(file))
+        made = subprocess.run(command, check=True, capture_output=True, text=True)
+        keys["late"] = made.stdout.strip().split()[-1]
         front.daemon.process.send_signal(signal.SIGHUP)
         await asyncio.sleep(0.3)
         late = await by("late")
         assert late.status == 200, "a key counts as soon as the file is read again"
         shown = front.daemon.log.read_text() + front.daemon.get()
         assert not [name for name, key in keys.items() if key in shown], "keys are never shown"
-        assert front.logged()[late.fields["x-request-id"]]["key"] == "late"
+        line = await asyncio.to_thread(
+            eventually, "a line in the log", lambda: front.logged().get(late.fields["x-request-id"])
+        )
+        assert line["key"] == "late"
 
 
 def add_key(file: Path, name: str, **limits: object) -> str:
