@@ -43,10 +43,13 @@ class Asked:
     dialect: Dialect = Dialect.OPAQUE
 
 
+_NOTHING = msgspec.Raw()
+
+
 class _Body(msgspec.Struct, gc=False):
     model: str | None = None
     stream: bool | None = False
-    stream_options: msgspec.Raw = msgspec.Raw()
+    stream_options: msgspec.Raw = _NOTHING
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -79,7 +82,8 @@ def read_request(body: bytes, dialect: Dialect) -> Asked:
     asked = Asked(read.model or None, read.stream is True)
     asked.dialect = dialect
     asked.max_tokens = _limit(read.max_completion_tokens, read.max_tokens, read.max_output_tokens)
-    if dialect in _WITH_STREAM_OPTIONS and (own := bytes(read.stream_options)):
+    if read.stream_options is not _NOTHING and dialect in _WITH_STREAM_OPTIONS:
+        own = bytes(read.stream_options)
         asked.own_stream_options = own
         asked.include_usage = len(own) > _MEMBER_LIMIT or _asks_for_usage(_loads(own))
     return asked

@@ -31,6 +31,7 @@ class EngineConnection(asyncio.Protocol):
         "_head_read",
         "_head_so_far",
         "_missing",
+        "_next_chunks",
         "answered",
         "closed",
         "idle_since",
@@ -59,6 +60,8 @@ class EngineConnection(asyncio.Protocol):
         self._head_so_far = b""
         self._head_read = False
         self._chunks: ChunkedBody | None = None
+        self._next_chunks: ChunkedBody | None = None
+        """For the next answer: made when the last one is whole, for it takes as long as half a token."""
         self._missing = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -111,6 +114,8 @@ class EngineConnection(asyncio.Protocol):
             passage.answer_broke("bytes after the end of the answer")
         else:
             passage.answer_came(data, body, chunks.complete)
+            if chunks.complete and not self.closed:
+                self._next_chunks = ChunkedBody()
 
     def _read_head(self, passage: Passage, data: bytes) -> bytes | None:
         """Pass the answer's head on once it is whole; the bytes after it, or None where there is nothing more to do now."""
@@ -161,7 +166,8 @@ class EngineConnection(asyncio.Protocol):
         if passage.exchange.method == "HEAD" or head.bodiless:
             self._missing = 0
         elif head.chunked:
-            self._chunks = ChunkedBody()
+            self._chunks = self._next_chunks or ChunkedBody()
+            self._next_chunks = None
         elif length is not None:
             self._missing = length
         else:
