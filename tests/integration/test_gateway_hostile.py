@@ -393,9 +393,6 @@ def test_clients_cannot_take_the_files_of_the_daemon(tmp_path: Path) -> None:
         siege.stop()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a TLS handshake that never comes costs 300 KB and is counted by nobody"
-)
 def test_handshakes_that_never_come_cost_little(tmp_path: Path) -> None:
     openssl = shutil.which("openssl")
     if openssl is None:
@@ -803,9 +800,6 @@ async def test_an_engine_that_answers_before_the_request_is_whole_keeps_nothing_
 # Who stays
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a connection that is being closed waits for ever for its client to read"
-)
 async def test_a_client_that_leaves_the_rest_of_its_answer_unread_is_closed_at_last() -> None:
     async def respond(request: Message, wire: Wire) -> None:
         await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -827,7 +821,6 @@ async def test_a_client_that_leaves_the_rest_of_its_answer_unread_is_closed_at_l
             assert g.relay.connections == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a client that is not read from is not seen leaving")
 async def test_a_client_that_sent_ahead_and_left_stops_the_engine() -> None:
     gone = asyncio.Event()
 
@@ -844,7 +837,6 @@ async def test_a_client_that_sent_ahead_and_left_stops_the_engine() -> None:
         assert g.gate.running == 0
 
 
-@pytest.mark.xfail(strict=True, reason="a client that is not read from is not seen leaving")
 async def test_an_upload_that_waits_for_its_turn_goes_when_its_client_goes() -> None:
     async def respond(message: Message, wire: Wire) -> None:
         await wire.some()
@@ -864,7 +856,6 @@ async def test_an_upload_that_waits_for_its_turn_goes_when_its_client_goes() -> 
         assert g.gate.queued == 0
 
 
-@pytest.mark.xfail(strict=True, reason="half a head is not among what makes room")
 async def test_slow_heads_make_room_for_who_comes() -> None:
     async with gateway(answering(JSON_OK), max_connections=20) as g:
         for wire in [await g.client() for _ in range(20)]:
@@ -873,9 +864,6 @@ async def test_slow_heads_make_room_for_who_comes() -> None:
         assert (await g.ask(posted())).status == 200
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bodies that trickle in hold what all bodies may hold for as long as they like"
-)
 async def test_bodies_that_trickle_in_do_not_hold_all_the_room_for_ever() -> None:
     async with gateway(answering(JSON_OK), body_timeout=10) as g:
         g.relay.held_limit = 1 << 20

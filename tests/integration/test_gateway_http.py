@@ -892,3 +892,15 @@ async def test_a_client_over_tls_that_leaves_stops_the_engine(
         wire.close()
         assert (await g.ledger.wait()).outcome is Outcome.ABORTED
         await asyncio.wait_for(g.engine.left.wait(), 2)
+
+
+async def test_bytes_behind_a_chunked_body_do_not_reset_the_answer() -> None:
+    async with gateway(answering(JSON_OK)) as g:
+        wire = await g.client()
+        ahead = b"x" * 1000
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await wire.send(head + chunked(b"{}") + ahead)
+        answer = await wire.answer()
+        assert (answer.status, answer["connection"]) == (200, "close")
+        await wire.send(ahead * 100)
+        assert await asyncio.wait_for(wire.reader.read(), 5) == b""

@@ -48,6 +48,9 @@ LINGER: Final = 5
 _AHEAD: Final = 64 << 10
 """Bytes of the next requests that are read while one is being answered."""
 _LINGER_SECONDS: Final = 2.0
+_LEAST_RATE: Final = 500
+"""Bytes a second of a body that is still coming, over `body_timeout` each time: who trickles holds what others could use.
+As Apache's `RequestReadTimeout`, https://httpd.apache.org/docs/2.4/mod/mod_reqtimeout.html"""
 _ID_LIMIT: Final = 200
 """Longest `X-Request-Id` of a client that is taken over for the log."""
 _NO_ENDPOINT: Final = Endpoint("", Dialect.OPAQUE, frozenset(), counted=False)
@@ -71,6 +74,8 @@ class ClientConnection(asyncio.Protocol):
         "_ahead",
         "_body",
         "_buffered",
+        "_counted",
+        "_counted_at",
         "_forwarded",
         "_head",
         "_heard",
@@ -108,6 +113,9 @@ class ClientConnection(asyncio.Protocol):
         """Of a body that is held."""
         self._body: Body | None = None
         self._buffered = 0
+        self._counted = 0
+        self._counted_at = 0.0
+        """When it was last seen whether a body comes fast enough, and how many bytes there were then."""
         self._forwarded = b""
         self._heard = 0.0
         self._paused = False
@@ -197,7 +205,6 @@ class ClientConnection(asyncio.Protocol):
             self._phase = HEAD
             self._heard = now
             self.due = min(self.due, now + relay.settings.head_timeout)
-            relay.idle.pop(self, None)
         pieces = self._pieces
         searched = max(len(pieces) - 3, 0)
         pieces += data
@@ -301,7 +308,8 @@ class ClientConnection(asyncio.Protocol):
         """A body that has not come with its head, or comes in chunks; or a refusal, whatever has come."""
         head = passage.head
         relay = self.relay
-        self._heard = now
+        self._heard = self._counted_at = now
+        self._counted = passage.exchange.request_bytes
         self.due = now + relay.settings.body_timeout
         body = self._body = ChunkedBody() if head.chunked else SizedBody(passage.length or 0)
         self.upload_complete = body.complete
@@ -358,10 +366,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if complete:
             self._body = None
-            self.upload_complete = True
             self._ahead = body.ahead
-            if body.chunked and body.overrun:  # type: ignore[union-attr]
-                self.keep_alive = False
+            self.upload_complete = not (body.chunked and body.overrun)  # type: ignore[union-attr]
         if self._phase == UPLOAD:
             self._upload(passage, piece, body.trailers if complete else None)
             return
@@ -413,7 +419,9 @@ class ClientConnection(asyncio.Protocol):
         """Read on."""
         if self._paused:
             self._paused = False
-            self._heard = self.relay.clock()
+            self._heard = self._counted_at = self.relay.clock()
+            if self.passage is not None:
+                self._counted = self.passage.exchange.request_bytes
             self.transport.resume_reading()
 
     # Answers
@@ -546,15 +554,27 @@ class ClientConnection(asyncio.Protocol):
                     passage.timed_out()  # an engine that takes no more of an upload is silent, too
             else:
                 self.due = self._heard + settings.body_timeout
-                if self.due <= now:
+                if self.due <= now or self._trickles(passage, now):
                     self._turn_away_now(passage, SLOW)
         elif phase == HEAD:
             self.due = self._heard + settings.head_timeout
             if self.due <= now:
                 self._turn_away(SLOW, now)
         elif phase == IDLE:
-            self.transport.close()
+            self.close()
         elif self.transport.get_write_buffer_size() and now < self._heard + settings.write_timeout:
             self.due = now + 1.0
         else:
             self.transport.abort()
+
+    def _trickles(self, passage: Passage, now: float) -> bool:
+        """Whether too little of a body has come since the last look, if that was long enough ago to tell."""
+        timeout = self.relay.settings.body_timeout
+        if self._counted_at + timeout <= now:
+            came = passage.exchange.request_bytes
+            if came - self._counted < _LEAST_RATE * timeout:
+                return True
+            self._counted_at = now
+            self._counted = came
+        self.due = min(self.due, self._counted_at + timeout)
+        return False

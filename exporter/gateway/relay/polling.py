@@ -30,6 +30,8 @@ _ACCEPT_PAUSE: Final = 1.0
 _OUT_OF_FILES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 READABLE: Final = getattr(select, "EPOLLIN", 1)
 WRITABLE: Final = getattr(select, "EPOLLOUT", 4)
+HANG_UP: Final = getattr(select, "EPOLLRDHUP", 8192)
+"""The other side sends no more; the kernel tells a broken connection unasked."""
 
 Handler = Callable[[int], None]
 Ts = TypeVarTuple("Ts")
@@ -205,8 +207,13 @@ class Poller:
         if self.handlers.pop(descriptor, None) is not None:
             self.epoll.unregister(descriptor)
 
-    def listen(self, listener: socket.socket, accepted: Callable[[socket.socket], object]) -> None:
-        """Accept connections from now on."""
+    def listen(
+        self,
+        listener: socket.socket,
+        accepted: Callable[[socket.socket], object],
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Accept connections from now on. `make_room` is asked to close some where no more files may be opened."""
         listener.setblocking(False)
 
         def accept(event: int) -> None:
@@ -219,7 +226,7 @@ class Poller:
                     if error.errno not in _OUT_OF_FILES:
                         raise
                     self.ignore(listener.fileno())
-                    self.loop.call_later(_ACCEPT_PAUSE, watch)
+                    self.loop.call_later(0.0 if make_room() else _ACCEPT_PAUSE, watch)
                     return
                 accepted(connection)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import select
 import socket
 import ssl
@@ -32,6 +33,12 @@ SWEEP_EVERY: Final = 0.25
 HELD_LIMIT: Final = 256 << 20
 """Bytes of request bodies that are held, of all clients together."""
 _BACKLOG: Final = 1024
+_ROOM: Final = 16
+"""Idle connections that are closed at a time where no more files may be opened."""
+_HANDSHAKES: Final = 256
+"""TLS handshakes under way, at 300 KB each in asyncio, and never more than a quarter of what may be connected: they take
+milliseconds. One more, and the oldest is given up."""
+_HANDSHAKE_SECONDS: Final = 10.0
 
 
 class Recorder(Protocol):
@@ -84,13 +91,14 @@ class Relay:
         self.held_limit = HELD_LIMIT
         self.draining = False
         self.idle: dict[ClientConnection, None] = {}
-        """Connections between two requests, the longest idle first."""
+        """Connections without a request, or with a part of its head only, the longest idle first."""
         self.fingerprints: dict[str, bytes] = {}
         self.loop: asyncio.AbstractEventLoop
         self._connections: set[ClientConnection] = set()
         self._pools: list[Pool] = []
         self._servers: list[asyncio.Server] = []
         self._listeners: list[socket.socket] = []
+        self._handshakes: dict[asyncio.Task[None], None] = {}
         self._poller: Poller | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
@@ -118,13 +126,18 @@ class Relay:
         if hasattr(select, "epoll"):
             self._poller = Poller(self.loop)
         for listener in sockets:
-            if tls is None and self._poller is not None:
+            if self._poller is not None:
                 listener.listen(_BACKLOG)
-                self._poller.listen(listener, self._accept)
+                accept = self._accept if tls is None else functools.partial(self._accept_tls, tls)
+                self._poller.listen(listener, accept, self._make_room)
                 self._listeners.append(listener)
                 continue
             server = await self.loop.create_server(
-                functools.partial(ClientConnection, self), sock=listener, ssl=tls, backlog=_BACKLOG
+                functools.partial(ClientConnection, self),
+                sock=listener,
+                ssl=tls,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=None if tls is None else _HANDSHAKE_SECONDS,
             )
             self._servers.append(server)
         self._sweep = self.loop.call_later(SWEEP_EVERY, self._look_after)
@@ -150,6 +163,8 @@ class Relay:
             if self._poller is not None:
                 self._poller.ignore(listener.fileno())
             listener.close()
+        for handshake in list(self._handshakes):
+            handshake.cancel()
         for connection in list(self._connections):
             connection.transport.abort()
         for pool in self._pools:
@@ -163,6 +178,39 @@ class Relay:
     def _accept(self, accepted: socket.socket) -> None:
         assert self._poller is not None
         SocketTransport(self._poller, accepted, ClientConnection(self))
+
+    def _accept_tls(self, tls: ssl.SSLContext, accepted: socket.socket) -> None:
+        """Shake hands first: until that is done it is no client yet."""
+        if len(self._handshakes) >= min(_HANDSHAKES, max(8, self.settings.max_connections // 4)):
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            oldest.cancel()
+        handshake = self.loop.create_task(self._shake_hands(tls, accepted))
+        self._handshakes[handshake] = None
+        handshake.add_done_callback(functools.partial(self._shook_hands, accepted))
+
+    async def _shake_hands(self, tls: ssl.SSLContext, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        with contextlib.suppress(OSError):  # no TLS, another one, or too late: nobody to answer
+            await self.loop.connect_accepted_socket(
+                functools.partial(ClientConnection, self),
+                accepted,
+                ssl=tls,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+            )
+
+    def _shook_hands(self, accepted: socket.socket, handshake: asyncio.Task[None]) -> None:
+        self._handshakes.pop(handshake, None)
+        if handshake.cancelled():
+            accepted.close()  # it may not even have begun
+
+    def _make_room(self) -> bool:
+        """Close those that have been idle for longest, if any are."""
+        longest = list(itertools.islice(self.idle, _ROOM))
+        for connection in longest:
+            del self.idle[connection]
+            connection.transport.abort()
+        return bool(longest)
 
     def came(self, connection: ClientConnection) -> None:
         """A client has connected; at the limit the one that has been idle for longest makes room."""

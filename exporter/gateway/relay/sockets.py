@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from exporter.gateway.relay.polling import READABLE, WRITABLE, Poller
+from exporter.gateway.relay.polling import HANG_UP, READABLE, WRITABLE, Poller
 
 _buffer: Final = bytearray(64 << 10)
 """Where all of them receive, one after the other: cheaper than 64 KiB of their own each time that shrink to a few hundred bytes."""
@@ -27,6 +27,7 @@ class SocketTransport(asyncio.Transport):
         "_closing",
         "_descriptor",
         "_ending",
+        "_hung_up",
         "_lost",
         "_paused",
         "_poller",
@@ -46,6 +47,8 @@ class SocketTransport(asyncio.Transport):
         self._buffer = bytearray()
         self._closing = False
         self._ending = False
+        self._hung_up = False
+        """Whether the other side was seen leaving while nothing was read."""
         self._lost = False
         self._paused = False
         self._reading = True
@@ -79,9 +82,18 @@ class SocketTransport(asyncio.Transport):
             except BaseException:
                 self._lose(None)
                 raise
+        elif event & ~(READABLE | WRITABLE) and not self._reading and not self._hung_up and not self._closing:
+            self._hung_up = True
+            self._watch()
+            self._protocol.eof_received()  # what is unread stays there for when it is wanted
 
     def _watch(self) -> None:
-        events = (READABLE if self._reading and not self._closing else 0) | (WRITABLE if self._buffer else 0)
+        events = WRITABLE if self._buffer else 0
+        if not self._closing:
+            if self._reading:
+                events |= READABLE
+            elif not self._hung_up:
+                events |= HANG_UP
         if events:
             self._poller.watch(self._descriptor, events, self._ready)
         else:

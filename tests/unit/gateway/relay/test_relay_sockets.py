@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Callable, Coroutine
@@ -151,15 +152,18 @@ async def test_nothing_is_read_while_reading_is_paused(
 
 
 @on_both_loops
-async def test_a_paused_connection_that_hangs_up_costs_no_time(
+async def test_a_paused_connection_that_hangs_up_is_told_of_once_and_costs_no_time(
     poller: Poller, transport: SocketTransport, protocol: Recording, peer: socket.socket
 ) -> None:
     transport.pause_reading()
+    peer.send(b"last")
     peer.close()
+    await protocol.until(lambda: "eof" in protocol.told)
     assert poller.handlers == {}
-    await asyncio.sleep(0)
+    assert protocol.told == ["made", "eof"]
     transport.resume_reading()
     await protocol.until(lambda: "lost" in protocol.told)
+    assert protocol.data == b"last"
 
 
 @on_both_loops
@@ -244,3 +248,45 @@ async def test_connections_are_accepted_and_made(
     for one in (mine, named, *accepted):
         one.transport.abort()
     await asyncio.sleep(0)
+
+
+class Crowded:
+    """A listener whose process may open no more files, but for so many."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.free = 0
+
+    def setblocking(self, flag: bool) -> None:
+        self.listener.setblocking(flag)
+
+    def fileno(self) -> int:
+        return self.listener.fileno()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if not self.free:
+            raise OSError(errno.EMFILE, "Too many open files")
+        self.free -= 1
+        return self.listener.accept()
+
+
+def test_without_files_others_make_room_for_who_comes() -> None:
+    async def main() -> None:
+        poller = Poller(asyncio.get_running_loop())
+        accepted: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+        with socket.create_server(("127.0.0.1", 0)) as real:
+            listener = Crowded(real)
+
+            def make_room() -> bool:
+                listener.free += 1
+                return True
+
+            poller.listen(cast("socket.socket", listener), accepted.set_result, make_room)
+            with socket.create_connection(real.getsockname()):
+                async with asyncio.timeout(0.9):  # not the pause of a second
+                    (await accepted).close()
+            poller.ignore(real.fileno())
+        poller.close()
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
