@@ -106,6 +106,8 @@ def _script_with_flags(script: str, flags: Mapping[str, tuple[str, ...]]) -> str
     start = server_start(last)
     if not start or text.endswith(("&", "|", "(", ")", "{", "}", "\\")):
         return Unmovable("its shell script does not end with the server's own command")
+    if any(server_start(command) for command in commands[:-1]):
+        return Unmovable("its shell script starts more than one server")
     if "<<" in text or "`" in text or "--" in last[start:] or any(word.startswith("#") for word in last):
         return Unmovable("its shell script is too intricate to add a flag to")
     stranger = _own_network(last[:start])

@@ -149,6 +149,8 @@ def test_a_script_that_ends_with_the_server_gets_the_flags_at_its_end(script: st
         "eval 'vllm serve M'",
         "$VLLM serve M",
         "docker run vllm vllm serve M",
+        "test -e x && vllm serve a || vllm serve b",
+        "vllm serve a --port 8001 & vllm serve b",
         "my-server",
     ],
 )
