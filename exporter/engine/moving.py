@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import PurePath
 from urllib.parse import urlsplit
 
-from exporter.engine.command import EngineCommand, PublicAddress
+from exporter.engine.command import EngineCommand
 from exporter.engine.process.ports import port_is_free
 from exporter.engine.secrets import mask_argv
 from exporter.engine.words import script_place, server_start, shell_commands
@@ -39,11 +39,6 @@ class Unmovable:
     """Why a command cannot be given another port."""
 
     reason: str
-
-
-def public_address(command: EngineCommand) -> PublicAddress | None:
-    """Where the command would listen by itself; None where only `engine.url` knows."""
-    return command.public
 
 
 def moved(command: EngineCommand, port: int) -> EngineCommand | Unmovable:

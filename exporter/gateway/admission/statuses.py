@@ -34,8 +34,6 @@ class Seen:
     models: frozenset[str]
     load_stage: str | None
     load_ratio: float | None
-    expected_up: bool
-    """Whether time without an answer is the users' loss: it was ready once, and nobody asked it to stop."""
 
 
 def seen(status: EngineStatus) -> Seen:
@@ -49,5 +47,4 @@ def seen(status: EngineStatus) -> Seen:
         models=frozenset(status.models),
         load_stage=(status.load_stage or status.state.value) if loads else None,
         load_ratio=status.load_ratio if loads else None,
-        expected_up=status.expected_up,
     )

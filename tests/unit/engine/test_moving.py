@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from exporter.engine.command import EngineCommand, PublicAddress, read_command
-from exporter.engine.moving import Berth, Unmovable, moved, public_address
+from exporter.engine.moving import Berth, Unmovable, moved
 from exporter.errors import ConfigError
 
 AT = "--port 4321 --host 127.0.0.1"
@@ -54,11 +54,11 @@ def reason(command: EngineCommand) -> str:
     ],
 )
 def test_where_clients_find_the_engine_is_what_its_flags_say(argv: str, public: PublicAddress) -> None:
-    assert public_address(read(*argv.split())) == public
+    assert read(*argv.split()).public == public
 
 
 def test_where_the_setting_says_the_address_the_flags_do_not() -> None:
-    assert public_address(read("vllm", "serve", "M", url="http://h:1")) is None
+    assert read("vllm", "serve", "M", url="http://h:1").public is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_port_and_host_are_set_anew_where_the_servers_flags_stand(argv: str, exp
 def test_a_config_file_is_overruled_by_flags() -> None:
     config = "port: 7777\nhost: 10.0.0.1\nssl-certfile: c\nssl-keyfile: k\n"
     command = read("vllm", "serve", "--config", "f", config=config)
-    assert public_address(command) == PublicAddress("10.0.0.1", 7777, "c", "k")
+    assert command.public == PublicAddress("10.0.0.1", 7777, "c", "k")
     assert moved_line(command) == f"vllm serve --config f {AT} {NO_TLS}"
 
 
@@ -194,7 +194,7 @@ def test_a_moved_command_can_move_again_and_hides_its_secrets_as_before() -> Non
     assert twice.line == "vllm serve M --api-key '***' --port 2222 --host 127.0.0.1"
     assert "sesame" not in repr(twice)
     assert twice.api_key == command.api_key
-    assert public_address(twice) == PublicAddress("0.0.0.0", 9000)
+    assert twice.public == PublicAddress("0.0.0.0", 9000)
 
 
 def port_of(command: EngineCommand) -> int:

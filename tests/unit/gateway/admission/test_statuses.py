@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from exporter.engine.states import EngineState
@@ -48,16 +46,6 @@ def test_how_far_it_has_loaded_is_told_only_of_one_that_loads(state: EngineState
 
 def test_before_the_output_names_a_stage_the_state_does():
     assert seen(status(EngineState.starting)).load_stage == "starting"
-
-
-@pytest.mark.parametrize(
-    ("state", "was_ready", "asked"), list(itertools.product(EngineState, (False, True), (False, True)))
-)
-def test_it_is_expected_up_once_it_was_ready_until_it_is_asked_to_stop(
-    state: EngineState, was_ready: bool, asked: bool
-):
-    told = seen(status(state, was_ready=was_ready, asked_to_stop=asked))
-    assert told.expected_up is (was_ready and not asked)
 
 
 def test_its_models_are_those_that_it_lists():
