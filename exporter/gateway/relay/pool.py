@@ -89,6 +89,9 @@ class Pool:
         except OSError as error:  # TimeoutError is one
             connected(error)
             return
+        except ValueError as error:  # a host name that is none: IDNA refuses it before anybody is asked
+            connected(OSError(str(error)))
+            return
         connected(connection)
 
     def drop_old(self, now: float) -> None:
