@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from gateway_wire import (
@@ -23,6 +24,7 @@ from gateway_wire import (
     token,
 )
 
+from exporter.gateway.admission.fleet import Standing
 from exporter.gateway.keys.check import Keys
 from exporter.gateway.keys.key import Key, digest
 from exporter.gateway.model import Outcome
@@ -904,3 +906,66 @@ async def test_bytes_behind_a_chunked_body_do_not_reset_the_answer() -> None:
         assert (answer.status, answer["connection"]) == (200, "close")
         await wire.send(ahead * 100)
         assert await asyncio.wait_for(wire.reader.read(), 5) == b""
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def test_one_engine_with_two_names_takes_bodies_that_are_too_large_to_be_read() -> None:
+    async with gateway(answering(JSON_OK), peek_limit=1024) as g:
+        g.fleet.follow("engine0", standing=Standing.READY, models=["m", "adapter"], now=0.0)
+        body = b'{"model":"adapter","prompt":"' + b"x" * 5000 + b'"}'
+        assert (await g.ask(post(body))).status == 200
+        assert g.engine.requests[0].body == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"secret","prompt":"' + b"x" * 500_000 + b'"}',
+        b'{"model":"secret","x":NaN,"prompt":"' + b"x" * 300_000 + b'"}',
+    ],
+    ids=["too large to be held", "too odd to be read"],
+)
+async def test_a_key_for_certain_models_sends_nothing_that_was_not_read(body: bytes) -> None:
+    keys = Keys([Key("k", (digest(b"good"),), models=frozenset({"m"}))])
+    async with gateway(answering(JSON_OK), keys=keys, peek_limit=400_000) as g:
+        answer = await g.ask(post(body, "Authorization: Bearer good"))
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (403, "model_not_readable")
+        assert not g.engine.requests
+
+
+async def test_uploads_that_wait_are_counted_among_what_is_held() -> None:
+    async def respond(message: Message, wire: Wire) -> None:
+        await wire.some()
+
+    async with gateway(respond, max_concurrent=1, peek_limit=100_000) as g:
+        g.relay.held_limit = 480_000
+        await (await g.client()).send(post())
+        await until(lambda: len(g.engine.requests) == 1)
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n"
+        piece = b"%x\r\n%b\r\n" % (110_000, b"x" * 110_000)
+        waiting = [await g.client() for _ in range(4)]
+        for wire in waiting:
+            await wire.send(head + piece)
+        await until(lambda: g.relay.held_bytes > 400_000)
+        late = await g.client()
+        await late.send(head + piece)
+        assert (await late.answer()).status == 503
+        for wire in waiting:
+            wire.abort()
+        await until(lambda: g.relay.held_bytes < 1000)
+
+
+async def test_a_client_that_never_shakes_hands_does_not_hold_the_end_up(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async with asyncio.timeout(5), gateway(answering(JSON_OK), tls=contexts[0]) as g:
+        silent = await g.client()
+        await until(lambda: len(g.relay._handshakes) == 1)
+        g.wires.remove(silent)
+    assert await silent.is_closed()
+    silent.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
+from exporter.gateway.admission.refusals import UNREADABLE_MODEL
 from exporter.gateway.keys.key import asked_priority
 from exporter.gateway.model import Dialect, Endpoint, Exchange, Refusal
 from exporter.gateway.relay.bodies import Body, ChunkedBody, SizedBody
@@ -79,6 +80,7 @@ class ClientConnection(asyncio.Protocol):
         "_forwarded",
         "_head",
         "_heard",
+        "_held",
         "_parts",
         "_paused",
         "_phase",
@@ -118,6 +120,8 @@ class ClientConnection(asyncio.Protocol):
         """When it was last seen whether a body comes fast enough, and how many bytes there were then."""
         self._forwarded = b""
         self._heard = 0.0
+        self._held = 0
+        """Bytes of an upload that wait here for a connection."""
         self._paused = False
         self.blocked_since: float | None = None
         """Since when more waits to be sent than the client takes."""
@@ -337,14 +341,29 @@ class ClientConnection(asyncio.Protocol):
         """Have the body go on as it comes. `data`: what was held of it."""
         relay = self.relay
         opaque = passage.exchange.endpoint.dialect is Dialect.OPAQUE
-        if not opaque and not relay.fleet.known(None) and len(relay.fleet.routes) > 1:
-            self._turn_away_now(passage, body_too_large(relay.settings.peek_limit))
+        refusal = None
+        if not opaque and len(relay.fleet.backends) > 1 and not relay.fleet.known(None):
+            refusal = body_too_large(relay.settings.peek_limit)
+        elif not opaque and passage.limits is not None and passage.limits.models is not None:
+            refusal = UNREADABLE_MODEL
+        if refusal is not None:
+            self._turn_away_now(passage, refusal)
             return
         self._phase = UPLOAD
         passage.body = None
         if data:
+            self._hold(data)
             passage.pending.append((data, None))
         passage.admit(now)
+
+    def _hold(self, data: bytes) -> None:
+        """Count what of an upload waits here for a connection."""
+        self._held += len(data)
+        self.relay.held_bytes += len(data)
+
+    def _let_go(self) -> None:
+        self.relay.held_bytes -= self._held
+        self._held = 0
 
     def _take_body(self, data: bytes) -> None:
         """More of a body."""
@@ -395,10 +414,14 @@ class ClientConnection(asyncio.Protocol):
             self.due = self._heard + self.relay.settings.read_timeout
         if passage.engine is None:
             self.pause()
+            self._hold(piece)
         passage.upload(piece, trailers)
+        if self.relay.held_bytes > self.relay.held_limit and passage.engine is None and not passage.over:
+            self._turn_away_now(passage, BODIES_FULL)
 
     def upload_goes(self, passage: Passage) -> None:
         """There is a connection for the upload: what has come so far goes, and the rest may come."""
+        self._let_go()
         if passage.head.expect and not passage.exchange.request_bytes > len(passage.head.raw):
             self.transport.write(CONTINUE)
         self.resume()
@@ -408,6 +431,7 @@ class ClientConnection(asyncio.Protocol):
         if self._parts is not None:
             self.relay.held_bytes -= len(self._parts)
         self._parts = None
+        self._let_go()
 
     def pause(self) -> None:
         """Read no more for now."""
@@ -466,6 +490,8 @@ class ClientConnection(asyncio.Protocol):
     def answered(self, keeps: bool) -> None:
         """The answer is whole."""
         self.passage = None
+        if self._held:
+            self._let_go()
         if not keeps:
             self.close()
             return
@@ -539,6 +565,7 @@ class ClientConnection(asyncio.Protocol):
         elif phase == ANSWER:
             if passage is None:
                 return
+            passage.say_head()
             since = passage.heard
             self.due = since + settings.read_timeout if passage.engine is not None else now + 1.0
             if self.due <= now:

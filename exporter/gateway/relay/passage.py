@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from exporter.gateway.admission.refusals import UNREADABLE_MODEL
 from exporter.gateway.model import Dialect, Exchange, Refusal
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.request import read_request, with_usage
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from exporter.gateway.relay.engine import EngineConnection
 
 _OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than all that is asked of them
+
+
+HEAD_SECONDS: Final = 0.25
+"""How long an answer's head waits for its first bytes, to go out with them: whoever stands before us may count the seconds."""
 
 
 class Passage:
@@ -105,6 +110,9 @@ class Passage:
             read = read_request(self.body, dialect)
             exchange.stream = read.stream
             asked = read.model
+            if read.dialect is not dialect and self.limits is not None and self.limits.models is not None:
+                self.refuse(UNREADABLE_MODEL)
+                return
             exchange.model = relay.fleet.known(asked)
             if read.stream:
                 body = with_usage(self.body, read)
@@ -247,6 +255,14 @@ class Passage:
             fingerprints=relay.fingerprints,
         )
         if length is not None and not answer.head_can_wait(length):
+            self.say_head()
+        elif answer.head_out:
+            client.due = min(client.due, relay.now + HEAD_SECONDS)
+
+    def say_head(self) -> None:
+        """Let the client know that its answer has begun, though nothing of it has come; from now on no other engine can answer."""
+        answer = self._answer
+        if answer is not None and answer.head_out:
             self._write(answer.head_out)
             answer.head_out = b""
 

@@ -16,9 +16,8 @@ import math
 import select
 import selectors
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
-from types import MappingProxyType
 from typing import Any, Final, TypeVarTuple
 
 _AT_ONCE: Final = 128
@@ -35,6 +34,22 @@ HANG_UP: Final = getattr(select, "EPOLLRDHUP", 8192)
 
 Handler = Callable[[int], None]
 Ts = TypeVarTuple("Ts")
+
+
+class _Registered(Mapping[Any, selectors.SelectorKey]):
+    """What is registered in a selector, by descriptor or file object: asyncio looks for either."""
+
+    def __init__(self, selector: _Selector) -> None:
+        self._selector = selector
+
+    def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._selector.get_key(fileobj)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([key.fileobj for key in self._selector.registered()])
+
+    def __len__(self) -> int:
+        return len(self._selector.registered())
 
 
 class _Selector(selectors.BaseSelector):
@@ -83,9 +98,13 @@ class _Selector(selectors.BaseSelector):
         """See `selectors`."""
         return self._keys[self._descriptor(fileobj)]
 
+    def registered(self) -> list[selectors.SelectorKey]:
+        """All that is registered."""
+        return list(self._keys.values())
+
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         """See `selectors`."""
-        return MappingProxyType(self._keys)
+        return _Registered(self)
 
     def close(self) -> None:
         """See `selectors`."""

@@ -169,8 +169,8 @@ class Relay:
             connection.transport.abort()
         for pool in self._pools:
             pool.close()
-        for server in self._servers:
-            await server.wait_closed()
+        if self._handshakes:
+            await asyncio.wait(self._handshakes, timeout=1.0)
         await asyncio.sleep(0)  # what was aborted says so
         if self._poller is not None:
             self._poller.close()

@@ -290,3 +290,26 @@ def test_without_files_others_make_room_for_who_comes() -> None:
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main())
+
+
+def test_other_sockets_are_looked_up_by_object_and_by_descriptor() -> None:
+    loop = new_event_loop()
+    ours, theirs = socket.socketpair()
+    try:
+        assert isinstance(loop, RelayLoop)
+        told: list[int] = []
+        loop.add_reader(ours, told.append, 1)
+        loop.add_reader(ours, told.append, 2)
+        registered = loop.own_selector.get_map()
+        assert registered[ours] is registered[ours.fileno()]
+        assert registered.get(theirs) is None
+        assert ours in list(registered)
+        theirs.send(b"x")
+        loop.run_until_complete(asyncio.sleep(0.01))
+        assert set(told) == {2}
+        assert loop.remove_reader(ours)
+        assert not loop.remove_reader(ours)
+    finally:
+        ours.close()
+        theirs.close()
+        loop.close()
