@@ -27,7 +27,7 @@ DURATION = Family(
 SUCCESS = Family(
     "vllm_slo_probe_success",
     "gauge",
-    "Whether the last probe got its token; absent while users' requests measure the engine, and while it is not ready.",
+    "Whether the last probe got its token; absent while users' requests measure the engine, while it is not ready, and where the server before it refused the probe (4xx, 429, 502, 503).",
     ("model_name",),
 )
 

@@ -76,7 +76,7 @@ class ProbeMeasures:
             self._models[model] = _Model(model, self._block, self._settings)
 
     def take(self, model: str, answer: TokenAnswer) -> None:
-        """A probe is over."""
+        """A probe is over. One that was refused before the engine says nothing of it: no verdict, neither 1 nor 0."""
         self.version += 1
         self.expect(model)
         measures = self._models[model]
@@ -88,10 +88,13 @@ class ProbeMeasures:
         if answer.outcome is TokenOutcome.SUCCESS:
             measures.distributions[f.DURATION].observe(answer.took)
         measures.show()
-        self._block.gauge(f.SUCCESS, model).set(int(answer.outcome is TokenOutcome.SUCCESS))
+        if answer.outcome is TokenOutcome.SUCCESS or answer.outcome.went_unanswered:
+            self._block.gauge(f.SUCCESS, model).set(int(answer.outcome is TokenOutcome.SUCCESS))
+        else:
+            self.fade()
 
     def fade(self) -> None:
-        """The last probe says nothing about now."""
+        """There is no verdict: the last probe says nothing about now."""
         self._block.clear(f.SUCCESS)
 
     def state(self) -> dict[str, Any]:

@@ -52,6 +52,20 @@ def test_a_wait_in_vain_counts_against_the_time_to_first_token_and_an_error_at_o
     assert page['vllm_slo_probe_success{model_name="m"}'] == 0
 
 
+@pytest.mark.parametrize("outcome", [TokenOutcome.REJECTED, TokenOutcome.CLIENT_ERROR])
+def test_a_probe_that_was_refused_is_counted_and_takes_the_verdict_away(outcome: TokenOutcome) -> None:
+    block = Block()
+    measures = ProbeMeasures(block, SliSettings())
+    for before in (GOOD, TokenAnswer(TokenOutcome.TIMEOUT, 10.0)):
+        measures.take("m", before)
+        measures.take("m", TokenAnswer(outcome, 0.01))
+        assert not any(name.startswith("vllm_slo_probe_success") for name in shown(block))
+    page = shown(block)
+    assert page[f'vllm_slo_probe_requests_total{{model_name="m",outcome="{outcome.value}"}}'] == 2
+    measures.take("m", GOOD)
+    assert shown(block)['vllm_slo_probe_success{model_name="m"}'] == 1
+
+
 def test_a_verdict_that_is_old_goes_away_and_the_counts_stay() -> None:
     block = Block()
     measures = ProbeMeasures(block, SliSettings())
