@@ -62,7 +62,10 @@ class GatewaySettings(Section):
         description="Longest silence of an engine within a request before the client is told of a timeout.",
     )
     head_timeout: Seconds = Field(30.0, description="Longest time for a request's head to arrive.")
-    body_timeout: Seconds = Field(60.0, description="Longest silence of a client while its body arrives.")
+    body_timeout: Seconds = Field(
+        60.0,
+        description="Longest silence of a client while its body arrives; one that brings less than 500 bytes a second for as long is turned away, too.",
+    )
     write_timeout: Seconds = Field(60.0, description="Longest time a client may leave its answer unread.")
     idle_timeout: Seconds = Field(120.0, description="How long an idle connection of a client is kept.")
     max_connections: Positive = Field(
