@@ -155,6 +155,8 @@ class Engine:
         finally:
             self.left.set()
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()  # else its transport may outlive the event loop
 
 
 def answering(answer: bytes) -> Respond:
@@ -294,6 +296,7 @@ async def gateway(
         for wire in wires:
             wire.close()
         await relay.stop()
+        await asyncio.sleep(0.01)  # a connection that the relay has just made is taken up, and then closed
         for server in servers:
             server.close()
         for hole in holes:
