@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from secrets import token_hex
 from typing import TYPE_CHECKING, Final, cast
 
-import httptools
-
-from exporter.gateway.admission.refusals import UNREADABLE_MODEL
 from exporter.gateway.keys.key import asked_priority
 from exporter.gateway.model import Dialect, Endpoint, Exchange, Refusal
-from exporter.gateway.relay.bodies import Body, ChunkedBody, SizedBody
-from exporter.gateway.relay.heads import (
-    MAX_FIELDS,
-    RequestHead,
-    read_request_head,
-)
+from exporter.gateway.relay.arrival import Arrival
+from exporter.gateway.relay.heads import MAX_FIELDS, RequestHead, read_request_head
+from exporter.gateway.relay.ids import ID_LIMIT, ids
 from exporter.gateway.relay.lines import HEAD_END
-from exporter.gateway.relay.own_answers import CONTINUE
 from exporter.gateway.relay.passage import Passage
-from exporter.gateway.relay.refusals import (
-    BODIES_FULL,
-    HEAD_TOO_LONG,
-    SLOW,
-    BadHeadError,
-    bad_request,
-    body_too_large,
-)
+from exporter.gateway.relay.refusals import HEAD_TOO_LONG, SLOW, BadHeadError, bad_request, body_too_large
 
 if TYPE_CHECKING:
     from exporter.gateway.relay.server import Relay
@@ -38,58 +22,36 @@ IDLE: Final = 0
 HEAD: Final = 1
 """A part of a head has come."""
 BODY: Final = 2
-"""A body is coming that is held until it is whole."""
-UPLOAD: Final = 3
-"""A body is coming that goes on as it comes."""
-ANSWER: Final = 4
+"""A body is coming."""
+ANSWER: Final = 3
 """The request is whole, its answer is not."""
-LINGER: Final = 5
+LINGER: Final = 4
 """All has been said, and the client is given time to read it: closing over unread bytes would reset the connection."""
 
 _AHEAD: Final = 64 << 10
 """Bytes of the next requests that are read while one is being answered."""
 _LINGER_SECONDS: Final = 2.0
-_LEAST_RATE: Final = 500
-"""Bytes a second of a body that is still coming, over `body_timeout` each time: who trickles holds what others could use.
-As Apache's `RequestReadTimeout`, https://httpd.apache.org/docs/2.4/mod/mod_reqtimeout.html"""
-_ID_LIMIT: Final = 200
-"""Longest `X-Request-Id` of a client that is taken over for the log."""
 _NO_ENDPOINT: Final = Endpoint("", Dialect.OPAQUE, frozenset(), counted=False)
-
-
-def _random_ids() -> Iterator[str]:
-    """128 random bits each, in hexadecimal; a thousand of them for the price of one call of the kernel."""
-    while True:
-        block = token_hex(16 << 10)
-        for start in range(0, len(block), 32):
-            yield block[start : start + 32]
-
-
-_ids: Final = _random_ids()
 
 
 class ClientConnection(asyncio.Protocol):
     """A client's connection."""
 
     __slots__ = (
-        "_ahead",
-        "_body",
         "_buffered",
-        "_counted",
-        "_counted_at",
         "_forwarded",
         "_head",
         "_heard",
-        "_held",
-        "_parts",
-        "_paused",
         "_phase",
         "_pieces",
         "address",
+        "ahead",
+        "arrival",
         "blocked_since",
         "due",
         "keep_alive",
         "passage",
+        "paused",
         "relay",
         "transport",
         "upload_complete",
@@ -101,6 +63,8 @@ class ClientConnection(asyncio.Protocol):
         self.relay = relay
         self.address = ""
         self.passage: Passage | None = None
+        self.arrival: Arrival | None = None
+        """Of the body, where it has not come with its head."""
         self.keep_alive = True
         self.upload_complete = True
         self.due = 0.0
@@ -108,21 +72,15 @@ class ClientConnection(asyncio.Protocol):
         self._phase = IDLE
         self._head: RequestHead | None = None
         """The last one, which will most likely come again."""
-        self._ahead = b""
+        self.ahead = b""
+        """What came of the next requests."""
         self._pieces = bytearray()
         """Of a head that has not come whole."""
-        self._parts: bytearray | None = None
-        """Of a body that is held."""
-        self._body: Body | None = None
         self._buffered = 0
-        self._counted = 0
-        self._counted_at = 0.0
-        """When it was last seen whether a body comes fast enough, and how many bytes there were then."""
         self._forwarded = b""
         self._heard = 0.0
-        self._held = 0
-        """Bytes of an upload that wait here for a connection."""
-        self._paused = False
+        """When a head began to come, or all had been said."""
+        self.paused = False
         self.blocked_since: float | None = None
         """Since when more waits to be sent than the client takes."""
 
@@ -143,8 +101,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or was sent away."""
         self._phase = LINGER
-        self._ahead = b""
-        self._drop_body()
+        self.ahead = b""
+        self._drop_arrival()
         passage = self.passage
         if passage is not None:
             self.passage = None
@@ -169,14 +127,13 @@ class ClientConnection(asyncio.Protocol):
                     return
             self._begin(data, self.relay.clock())
         elif phase == ANSWER:
-            self._ahead += data
-            if len(self._ahead) > _AHEAD:
+            self.ahead += data
+            if len(self.ahead) > _AHEAD:
                 self.pause()
         elif phase == HEAD:
             self._gather(data)
-        elif phase != LINGER:
-            self._heard = self.relay.clock()
-            self._take_body(data)
+        elif phase == BODY:
+            self.arrival.came(data)  # type: ignore[union-attr]
 
     def pause_writing(self) -> None:
         """The client reads its answer more slowly than it comes: the engine is to wait."""
@@ -248,10 +205,10 @@ class ClientConnection(asyncio.Protocol):
         self.keep_alive = head.keep_alive
         given_id = head.request_id
         if given_id is None:
-            name = next(_ids)
+            name = next(ids)
             id_line = b"X-Request-Id: %b\r\n" % name.encode()
         else:
-            name = given_id[:_ID_LIMIT].decode("latin-1")
+            name = given_id[:ID_LIMIT].decode("latin-1")
             id_line = b"X-Request-Id: %b\r\n" % given_id
         found = head.found
         refusal: Refusal | None
@@ -275,14 +232,19 @@ class ClientConnection(asyncio.Protocol):
         whole = end if length is None else end + length
         if refusal is not None or size < whole or head.chunked:
             exchange.request_bytes = end
-            self._begin_body(passage, data[end:], refusal, now)
+            self._phase = BODY
+            arrival = self.arrival = Arrival(self, passage, now)
+            if refusal is None:
+                arrival.begin(data[end:], now)
+            else:
+                arrival.refuse(data[end:], refusal)
             return
         # The whole request has come at once, as it nearly always does.
         self._phase = ANSWER
         self.due = now + relay.read_timeout
         exchange.request_bytes = whole
         if size > whole:
-            self._ahead = data[whole:]
+            self.ahead = data[whole:]
         if length:
             passage.body = data[end:whole]
             relay.held_bytes += length
@@ -308,144 +270,29 @@ class ClientConnection(asyncio.Protocol):
 
     # Bodies
 
-    def _begin_body(self, passage: Passage, data: bytes, refusal: Refusal | None, now: float) -> None:
-        """A body that has not come with its head, or comes in chunks; or a refusal, whatever has come."""
-        head = passage.head
-        relay = self.relay
-        self._heard = self._counted_at = now
-        self._counted = passage.exchange.request_bytes
-        self.due = now + relay.settings.body_timeout
-        body = self._body = ChunkedBody() if head.chunked else SizedBody(passage.length or 0)
-        self.upload_complete = body.complete
-        if refusal is not None:
-            if not head.chunked and len(data) >= (passage.length or 0):
-                body.feed(data)
-                self._ahead = body.ahead
-                self.upload_complete = True
-            self._turn_away_now(passage, refusal)
-            return
-        if (
-            passage.exchange.endpoint.dialect is Dialect.OPAQUE
-            or (passage.length or 0) > relay.settings.peek_limit
-        ):
-            self._begin_upload(passage, b"", now)
-        else:
-            self._phase = BODY
-            self._parts = bytearray()
-            if head.expect and not data:
-                self.transport.write(CONTINUE)
-        if data and not passage.over:
-            self._take_body(data)
+    def request_whole(self, now: float) -> None:
+        """All of the body has come."""
+        self._phase = ANSWER
+        self.due = now + self.relay.settings.read_timeout
 
-    def _begin_upload(self, passage: Passage, data: bytes, now: float) -> None:
-        """Have the body go on as it comes. `data`: what was held of it."""
-        relay = self.relay
-        opaque = passage.exchange.endpoint.dialect is Dialect.OPAQUE
-        refusal = None
-        if not opaque and len(relay.fleet.backends) > 1 and not relay.fleet.known(None):
-            refusal = body_too_large(relay.settings.peek_limit)
-        elif not opaque and passage.limits is not None and passage.limits.models is not None:
-            refusal = UNREADABLE_MODEL
-        if refusal is not None:
-            self._turn_away_now(passage, refusal)
-            return
-        self._phase = UPLOAD
-        passage.body = None
-        if data:
-            self._hold(data)
-            passage.pending.append((data, None))
-        passage.admit(now)
-
-    def _hold(self, data: bytes) -> None:
-        """Count what of an upload waits here for a connection."""
-        self._held += len(data)
-        self.relay.held_bytes += len(data)
-
-    def _let_go(self) -> None:
-        self.relay.held_bytes -= self._held
-        self._held = 0
-
-    def _take_body(self, data: bytes) -> None:
-        """More of a body."""
-        body = self._body
-        passage = self.passage
-        if body is None or passage is None:
-            return
-        try:
-            piece = body.feed(data)
-        except httptools.HttpParserError as error:
-            self._turn_away_now(passage, bad_request(f"The request's body is not valid HTTP: {error}."))
-            return
-        exchange = passage.exchange
-        exchange.request_bytes += len(piece)
-        complete = body.complete
-        settings = self.relay.settings
-        if exchange.request_bytes > settings.body_limit and body.chunked:
-            self._turn_away_now(passage, body_too_large(settings.body_limit))
-            return
-        if complete:
-            self._body = None
-            self._ahead = body.ahead
-            self.upload_complete = not (body.chunked and body.overrun)  # type: ignore[union-attr]
-        if self._phase == UPLOAD:
-            self._upload(passage, piece, body.trailers if complete else None)
-            return
-        parts = self._parts
-        assert parts is not None
-        parts += piece
-        self.relay.held_bytes += len(piece)
-        if self.relay.held_bytes > self.relay.held_limit:
-            self._turn_away_now(passage, BODIES_FULL)
-        elif complete:
-            self._parts = None
-            passage.body = bytes(parts)
-            self._phase = ANSWER
-            now = self.relay.clock()
-            self.due = now + settings.read_timeout
-            passage.admit(now)
-        elif len(parts) > settings.peek_limit:
-            self._parts = None
-            self.relay.held_bytes -= len(parts)
-            self._begin_upload(passage, bytes(parts), self.relay.clock())
-
-    def _upload(self, passage: Passage, piece: bytes, trailers: bytes | None) -> None:
-        if trailers is not None:
-            self._phase = ANSWER
-            self.due = self._heard + self.relay.settings.read_timeout
-        if passage.engine is None:
-            self.pause()
-            self._hold(piece)
-        passage.upload(piece, trailers)
-        if self.relay.held_bytes > self.relay.held_limit and passage.engine is None and not passage.over:
-            self._turn_away_now(passage, BODIES_FULL)
-
-    def upload_goes(self, passage: Passage) -> None:
-        """There is a connection for the upload: what has come so far goes, and the rest may come."""
-        self._let_go()
-        if passage.head.expect and not passage.exchange.request_bytes > len(passage.head.raw):
-            self.transport.write(CONTINUE)
-        self.resume()
-
-    def _drop_body(self) -> None:
-        self._body = None
-        if self._parts is not None:
-            self.relay.held_bytes -= len(self._parts)
-        self._parts = None
-        self._let_go()
+    def _drop_arrival(self) -> None:
+        arrival = self.arrival
+        if arrival is not None:
+            self.arrival = None
+            arrival.drop()
 
     def pause(self) -> None:
         """Read no more for now."""
-        if not self._paused:
-            self._paused = True
+        if not self.paused:
+            self.paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._paused:
-            self._paused = False
-            self._heard = self._counted_at = self.relay.clock()
-            if self.passage is not None:
-                self._counted = self.passage.exchange.request_bytes
+        if self.paused:
+            self.paused = False
+            if self.arrival is not None:
+                self.arrival.resumed(self.relay.clock())
             self.transport.resume_reading()
 
     # Answers
@@ -470,7 +317,7 @@ class ClientConnection(asyncio.Protocol):
         relay = self.relay
         relay.idle.pop(self, None)
         self.keep_alive = False
-        name = next(_ids)
+        name = next(ids)
         exchange = Exchange(_NO_ENDPOINT, "", name, self.address, now)
         relay.recorder.begin(exchange)
         self._pieces = bytearray()
@@ -480,18 +327,11 @@ class ClientConnection(asyncio.Protocol):
         self.upload_complete = False
         passage.refuse(refusal)
 
-    def _turn_away_now(self, passage: Passage, refusal: Refusal) -> None:
-        """Refuse a request whose body has not come, or not all of it."""
-        self._drop_body()
-        if refusal.close:
-            self.keep_alive = False
-        passage.give_up(refusal)
-
     def answered(self, keeps: bool) -> None:
         """The answer is whole."""
         self.passage = None
-        if self._held:
-            self._let_go()
+        if self.arrival is not None:
+            self._drop_arrival()
         if not keeps:
             self.close()
             return
@@ -499,7 +339,7 @@ class ClientConnection(asyncio.Protocol):
         if self.blocked_since is not None:
             self._phase = ANSWER  # The next one can wait until this client reads what it has asked for.
             return
-        if self._ahead:
+        if self.ahead:
             self._phase = ANSWER
             relay.loop.call_soon(self._next)
             return
@@ -511,8 +351,8 @@ class ClientConnection(asyncio.Protocol):
         """Go on with what was read ahead."""
         if self._phase != ANSWER or self.passage is not None:
             return
-        data = self._ahead
-        self._ahead = b""
+        data = self.ahead
+        self.ahead = b""
         self._phase = IDLE
         self.due = self.relay.clock() + self.relay.settings.idle_timeout
         self.relay.idle[self] = None
@@ -531,10 +371,10 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close once all is written; where more of a request may be under way, wait for the client to have read."""
-        unread = not self.upload_complete or bool(self._ahead)
+        unread = not self.upload_complete or bool(self.ahead)
         self._phase = LINGER
-        self._ahead = b""
-        self._drop_body()
+        self.ahead = b""
+        self._drop_arrival()
         transport = self.transport
         if transport.is_closing():
             return
@@ -570,19 +410,8 @@ class ClientConnection(asyncio.Protocol):
             self.due = since + settings.read_timeout if passage.engine is not None else now + 1.0
             if self.due <= now:
                 passage.timed_out()
-        elif phase in (BODY, UPLOAD):
-            if passage is None or (self._paused and passage.engine is None):
-                self.due = (
-                    now + 1.0
-                )  # it waits to be let in, and for a connection: there are limits of their own for that
-            elif self._paused:
-                self.due = self._heard + settings.read_timeout
-                if self.due <= now:
-                    passage.timed_out()  # an engine that takes no more of an upload is silent, too
-            else:
-                self.due = self._heard + settings.body_timeout
-                if self.due <= now or self._trickles(passage, now):
-                    self._turn_away_now(passage, SLOW)
+        elif phase == BODY:
+            self.arrival.overdue(now)  # type: ignore[union-attr]
         elif phase == HEAD:
             self.due = self._heard + settings.head_timeout
             if self.due <= now:
@@ -593,15 +422,3 @@ class ClientConnection(asyncio.Protocol):
             self.due = now + 1.0
         else:
             self.transport.abort()
-
-    def _trickles(self, passage: Passage, now: float) -> bool:
-        """Whether too little of a body has come since the last look, if that was long enough ago to tell."""
-        timeout = self.relay.settings.body_timeout
-        if self._counted_at + timeout <= now:
-            came = passage.exchange.request_bytes
-            if came - self._counted < _LEAST_RATE * timeout:
-                return True
-            self._counted_at = now
-            self._counted = came
-        self.due = min(self.due, self._counted_at + timeout)
-        return False

@@ -207,7 +207,7 @@ class Passage:
                 engine.carry(self, onward + b"Transfer-Encoding: chunked\r\n\r\n")
             else:
                 engine.carry(self, b"%bContent-Length: %d\r\n\r\n" % (onward, self.length))
-            client.upload_goes(self)
+            client.arrival.connected()  # type: ignore[union-attr]
             pending = self.pending
             self.pending = []
             for piece, trailers in pending:

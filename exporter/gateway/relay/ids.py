@@ -1,0 +1,21 @@
+"""What a request is called in the log, at the engine and to its client, where the client has not named it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from secrets import token_hex
+from typing import Final
+
+ID_LIMIT: Final = 200
+"""Longest `X-Request-Id` of a client that is taken over for the log."""
+
+
+def _random_ids() -> Iterator[str]:
+    """128 random bits each, in hexadecimal; a thousand of them for the price of one call of the kernel."""
+    while True:
+        block = token_hex(16 << 10)
+        for start in range(0, len(block), 32):
+            yield block[start : start + 32]
+
+
+ids: Final = _random_ids()
