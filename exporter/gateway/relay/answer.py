@@ -169,7 +169,8 @@ class Answer:
         A whole event that was held back goes out before the error, the part of one never does.
         """
         events = self.events
-        if events is None or events.finished or self.mode == BARE or not self._last.endswith(_WHOLE_EVENT):
+        inside = self._last and not self._last.endswith(_WHOLE_EVENT)
+        if events is None or events.finished or self.mode == BARE or self.head_out or inside:
             return b""
         held = events.rest() if self.mode == CHUNKED else b""
         return chunk(held[: held.rfind(b"\n\n") + 2] if b"\n\n" in held else b"") + chunk(

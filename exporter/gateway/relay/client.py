@@ -346,6 +346,8 @@ class ClientConnection(asyncio.Protocol):
         self._phase = IDLE
         self.due = relay.now + relay.idle_timeout
         relay.idle[self] = None
+        if self.paused:
+            self.resume()  # the engine answered before it had read all
 
     def _next(self) -> None:
         """Go on with what was read ahead."""

@@ -410,7 +410,8 @@ class Passage:
     def _done(self, engine: EngineConnection, now: float) -> None:
         """The exchange knows how it ended: the engine's connection is kept, if it can be, and the client's turn comes."""
         client = self.client
-        if engine.keep_alive and (self.body is not None or client.upload_complete):
+        taken = not engine.transport.get_write_buffer_size()  # an engine may answer before it has read all
+        if taken and engine.keep_alive and (self.body is not None or client.upload_complete):
             if client.blocked_since is not None:
                 engine.transport.resume_reading()
             engine.pool.put(engine, now)
