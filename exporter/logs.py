@@ -19,7 +19,7 @@ import structlog
 QUEUE_LINES = 10_000
 """Lines that wait for a slow reader; more are lost."""
 GATHER_SECONDS = 0.03
-"""How long a line waits for others at most, so that many are written at once; what a SIGKILL of the daemon can cost."""
+"""How long a line of no urgency waits for others, so that many are written at once: what a SIGKILL of the daemon can cost."""
 CLOSE_SECONDS = 1.0
 """Longest wait for the last lines at the end."""
 
@@ -39,13 +39,14 @@ class Outlet:
         self._descriptor = descriptor
         self._lines: deque[str] = deque()
         self._some = threading.Event()
-        self._closing = threading.Event()
+        self._urgent = threading.Event()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
         """Hand one or more whole lines over."""
-        if len(self._lines) < QUEUE_LINES and not self._closing.is_set():
+        if len(self._lines) < QUEUE_LINES and not self._closing:
             self._lines.append(text)
             if not self._some.is_set():
                 self._some.set()
@@ -54,19 +55,23 @@ class Outlet:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: the thread flushes."""
+        """Have the thread write what waits now."""
+        self._urgent.set()
+        self._some.set()
 
     def close(self) -> None:
         """Write what waits, but not for long."""
-        self._closing.set()
-        self._some.set()
+        self._closing = True
+        self.flush()
         self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
         while True:
             self._some.wait()
-            closing = self._closing.wait(GATHER_SECONDS)
+            self._urgent.wait(GATHER_SECONDS)
+            closing = self._closing
             self._some.clear()  # before the lines are taken: who adds one now wakes us again
+            self._urgent.clear()
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             try:
                 _write_all(self._descriptor, "".join(lines).encode("utf-8", "backslashreplace"))
@@ -74,6 +79,23 @@ class Outlet:
                 self.lost += len(lines)
             if closing:
                 return
+
+
+class _Lines:
+    """What structlog writes to: warnings and errors leave at once, the rest when the outlet has gathered some."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+
+    def msg(self, line: str) -> None:
+        self._outlet.write(line + "\n")
+
+    def urgent(self, line: str) -> None:
+        self._outlet.write(line + "\n")
+        self._outlet.flush()
+
+    log = debug = info = msg
+    warn = warning = err = error = exception = critical = fatal = failure = urgent
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -92,8 +114,8 @@ def lost_lines() -> int:
 def configure(fmt: Literal["json", "console"], level: str) -> None:
     """Send structlog and the standard library's warnings to standard error, in one format, from `level` up."""
     global _outlet
-    _outlet = Outlet(sys.stderr.fileno())
-    atexit.register(_outlet.close)
+    outlet = _outlet = Outlet(sys.stderr.fileno())
+    atexit.register(outlet.close)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -111,10 +133,10 @@ def configure(fmt: Literal["json", "console"], level: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=_outlet),  # type: ignore[arg-type]
+        logger_factory=lambda *_: _Lines(outlet),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(_outlet)
+    handler = logging.StreamHandler(outlet)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

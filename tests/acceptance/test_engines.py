@@ -276,6 +276,7 @@ def test_kept_engines_are_adopted_one_by_one_and_ended_when_nobody_names_them(tm
         assert not any(gone(pid) for pid in pids.values())
         began = time.time()
         with box.daemon() as daemon:
+            daemon.event("engine_adopted", len(pids))
             adopted = {e["engine"]: int(e["pid"]) for e in daemon.events() if e["event"] == "engine_adopted"}
             assert adopted == pids
             assert successes(daemon) == before

@@ -36,6 +36,27 @@ def test_lines_come_out_in_order_and_in_utf_8(pipe: list[int]):
     assert outlet.lost == 0
 
 
+@pytest.mark.parametrize(("level", "at_once"), [("info", False), ("warning", True), ("error", True)])
+def test_what_somebody_must_know_does_not_wait_for_other_lines(level: str, at_once: bool):
+    program = f"""
+        import os, signal, structlog, time
+        from exporter import logs
+        logs.GATHER_SECONDS = 60
+        logs.configure("json", "info")
+        structlog.get_logger().{level}("told")
+        time.sleep({2 if at_once else 0.3})
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ("told" in done.stderr) is at_once
+
+
 def test_a_reader_that_is_gone_loses_lines_and_raises_nothing(pipe: list[int]):
     os.close(pipe.pop(0))
     outlet = Outlet(pipe[0])

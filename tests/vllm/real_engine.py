@@ -233,6 +233,13 @@ class Daemon:
                     found.append(entry)
         return found
 
+    def told(self, name: str) -> list[dict[str, Any]]:
+        """The log lines of an event that must come: what `/metrics` shows may be written down a moment later."""
+        until = time.monotonic() + 10
+        while not (found := self.events(name)) and time.monotonic() < until:
+            time.sleep(0.05)
+        return found
+
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-6000:]
 

@@ -52,7 +52,7 @@ def test_a_start_that_cannot_succeed_is_named_and_not_tried_again(
     assert page.total("vllm_exporter_engine_restarts_total") == 0
     assert daemon.status_of("/-/ready") == 503
     daemon.wait_gone(5)
-    (told,) = daemon.events("engine_failed")
+    (told,) = daemon.told("engine_failed")
     assert refusal.advice in str(told)
     daemon.signal(signal.SIGTERM)
     daemon.wait_exit(10)
@@ -65,7 +65,7 @@ def test_a_port_that_somebody_holds_is_named_with_its_holder(make_daemon: Callab
         page = daemon.wait(lambda page: page.state in ("failed", "backoff", "ready"), START_LIMIT)
         assert page.state == "failed", daemon.tail()
         assert page.labels("vllm_exporter_engine_last_failure_info", "reason") == {"port_in_use"}
-        (told,) = daemon.events("engine_failed")
+        (told,) = daemon.told("engine_failed")
         assert str(daemon.engine_port) in str(told)
         daemon.signal(signal.SIGTERM)
         daemon.wait_exit(10)
