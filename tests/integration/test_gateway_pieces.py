@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from gateway_wire import Message, Respond, Wire, gateway, post
+from gateway_wire import DONE, Message, Respond, Wire, gateway, post, token
 
 USAGE = b'{"choices":[{"index":0,"text":"a"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 
@@ -69,3 +69,62 @@ async def test_an_answer_is_the_same_in_one_piece_and_in_two(answer: bytes, line
             )
     assert seen[0] == seen[1]
     assert seen[0][2]
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+TOKEN = token()
+FINISH = b'data: {"choices":[{"index":0,"text":"b","finish_reason":"stop"}]}\n\n'
+COUNTS = (
+    b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2},"system_fingerprint":"f"}\n\n'
+)
+
+
+@pytest.mark.parametrize("asked", ["", ',"stream_options":{"include_usage":true}'])
+@pytest.mark.parametrize(
+    "events",
+    [
+        [TOKEN],
+        [TOKEN, TOKEN, FINISH, COUNTS, DONE],
+        [TOKEN, COUNTS],
+        [FINISH, COUNTS, DONE],
+        [COUNTS, DONE],
+        [TOKEN[:30], TOKEN[30:] + TOKEN, DONE],
+        [TOKEN + b"data: {", b"}\n\n", DONE],
+        [b": ping\n\n", TOKEN, b'data: {"error":{"type":"InternalServerError","message":"m"}}\n\n', DONE],
+    ],
+)
+@pytest.mark.parametrize("end", [b"0\r\n\r\n", b"", b"zz\r\n", b"0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"])
+async def test_a_stream_is_the_same_whatever_comes_with_its_head(
+    events: list[bytes], asked: str, end: bytes
+) -> None:
+    """What is plain goes out before it is read: the client and the exchange see no difference."""
+    seen = []
+    chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
+    for together in (0, 1, len(chunks)):
+
+        async def respond(request: Message, wire: Wire, together: int = together) -> None:
+            await wire.send(STREAM + b"".join(chunks[:together]))
+            await asyncio.sleep(0.02)
+            await wire.send(b"".join(chunks[together:]))
+            await asyncio.sleep(0.02)
+            await wire.send(end)
+            wire.close()
+
+        async with gateway(respond) as g:
+            got = await g.ask(post(b'{"model":"m","stream":true%b}' % asked.encode(), "X-Request-Id: mine"))
+            exchange = await g.ledger.wait()
+            seen.append(
+                (
+                    got.head,
+                    got.body,
+                    got.whole,
+                    exchange.outcome,
+                    exchange.reason,
+                    exchange.status,
+                    exchange.input_tokens,
+                    exchange.output_tokens,
+                    exchange.tokens_seen,
+                    g.gate.running,
+                )
+            )
+    assert seen[0] == seen[1] == seen[2]

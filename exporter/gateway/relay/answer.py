@@ -9,6 +9,7 @@ from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
 from exporter.gateway.reading.answer import AnswerReader, read_answer
 from exporter.gateway.reading.events import EventReader
 from exporter.gateway.reading.outcome import judge
+from exporter.gateway.reading.plain import may_go_ahead
 from exporter.gateway.reading.repeated import Repeated, is_one_chunk, repeated
 from exporter.gateway.relay.answer_heads import AnswerHead, answer_head
 from exporter.gateway.relay.own_answers import LAST_CHUNK, chunk, error_event
@@ -32,8 +33,8 @@ _OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than a
 _SUCCESS: Final = Outcome.SUCCESS
 
 
-def at_once(exchange: Exchange, head: AnswerHead, raw: bytes, body: bytes, extra: bytes) -> bytes:
-    """What goes to the client for an answer that has come whole, other than a stream's; the exchange is told its end."""
+def note_whole(exchange: Exchange, head: AnswerHead, body: bytes) -> None:
+    """Tell the exchange of an answer that has come whole, other than a stream's, and ends it."""
     status = exchange.status = head.status
     if status < 400:
         exchange.outcome = _SUCCESS
@@ -41,7 +42,25 @@ def at_once(exchange: Exchange, head: AnswerHead, raw: bytes, body: bytes, extra
             read_answer(exchange, body)
     else:
         judge(exchange, status=status, whole=True)
-    return answer_head(head, raw, chunked=False, extra=extra) + body
+
+
+def ahead(
+    exchange: Exchange, head: AnswerHead, raw: bytes, rest: bytes, *, asked_usage: bool, extra: bytes
+) -> bytes:
+    """What goes to a client that knows chunks, head and all, before it is read, where a stream begins with `rest` as they all do;
+    nothing where it is to be read first. `raw`: the head as it came.
+    """
+    if (
+        head.status < 400
+        and head.chunked
+        and exchange.endpoint.dialect is not _OPAQUE
+        and exchange.method != "HEAD"
+        and not head.bodiless
+        and not head.encoded
+        and may_go_ahead(rest, hides=asked_usage)
+    ):
+        return answer_head(head, raw, chunked=True, extra=extra) + rest
+    return b""
 
 
 class Answer:

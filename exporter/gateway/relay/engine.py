@@ -155,9 +155,10 @@ class EngineConnection(asyncio.Protocol):
         ):
             return None
         self._head_read = True
+        rest = data[end:]
+        passage.answer_began(head, data[:end], length, rest)
         self._begin_body(passage, head, length)
-        passage.answer_began(head, data[:end], length)
-        return data[end:]
+        return rest
 
     def _begin_body(self, passage: Passage, head: AnswerHead, length: int | None) -> None:
         """How the end of the body will be known, RFC 9112 6.3."""

@@ -8,7 +8,8 @@ from exporter.gateway.admission.refusals import UNREADABLE_MODEL
 from exporter.gateway.model import Dialect, Exchange, Refusal
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.request import read_request, with_usage
-from exporter.gateway.relay.answer import BARE, Answer, at_once
+from exporter.gateway.relay.answer import BARE, Answer, ahead, note_whole
+from exporter.gateway.relay.answer_heads import answer_head
 from exporter.gateway.relay.heads import RequestHead, onward_head
 from exporter.gateway.relay.own_answers import chunk, refusal_answer, whole_answer
 from exporter.gateway.relay.pool import Pool
@@ -32,6 +33,7 @@ class Passage:
     """A request between a client's connection and an engine's."""
 
     __slots__ = (
+        "_ahead",
         "_answer",
         "_answered",
         "_asked_usage",
@@ -88,6 +90,8 @@ class Passage:
         self._sending = False
         self._answer: Answer | None = None
         self._answered = False
+        self._ahead = False
+        """Whether what `answer_came` will be told of first has gone out before it was read."""
 
     # The way in
 
@@ -229,8 +233,10 @@ class Passage:
 
     # The answer
 
-    def answer_began(self, head: AnswerHead, raw: bytes, length: int | None) -> None:
-        """The engine's head is whole. `raw`, `length`: as they are this time, for `head` may be of an answer like this one."""
+    def answer_began(self, head: AnswerHead, raw: bytes, length: int | None, rest: bytes) -> None:
+        """The engine's head is whole. `raw`, `length`: as they are this time, for `head` may be of an answer like this one.
+        `rest`: what has come of the body, which `answer_came` will be called with.
+        """
         client = self.client
         relay = client.relay
         modern = self.head.modern
@@ -242,6 +248,12 @@ class Passage:
             extra += b"Connection: close\r\n"
         elif not modern:
             extra += b"Connection: keep-alive\r\n"
+        if head.event_stream and rest and modern:
+            out = ahead(self.exchange, head, raw, rest, asked_usage=self._asked_usage, extra=extra)
+            if out:
+                self._ahead = True
+                self.heard = relay.clock()
+                self._write(out)
         new_answer = Answer if relay.content is None else relay.content.answer
         answer = self._answer = new_answer(
             self.exchange,
@@ -254,7 +266,9 @@ class Passage:
             gaps=relay.recorder.gap,
             fingerprints=relay.fingerprints,
         )
-        if length is not None and not answer.head_can_wait(length):
+        if self._ahead:
+            answer.head_out = b""
+        elif length is not None and not answer.head_can_wait(length):
             self.say_head()
         elif answer.head_out:
             client.due = min(client.due, relay.now + HEAD_SECONDS)
@@ -282,17 +296,23 @@ class Passage:
         extra = b"" if head.request_id else self.id_line
         if not self.keeps:
             extra += b"Connection: close\r\n"
-        self._write(at_once(exchange, head, raw, body, extra))
+        self._write(answer_head(head, raw, chunked=False, extra=extra) + body)
+        note_whole(exchange, head, body)
         self._done(engine, relay.clock())
         return True
 
     def answer_came(self, raw: bytes, body: bytes, ended: bool) -> None:
         """More of the answer: `raw` as it came, `body` its content."""
-        now = self.heard = self.client.relay.clock()
         answer = self._answer
-        out = answer.came(raw, body, ended, now)  # type: ignore[union-attr]
-        if out:
-            self._write(out)
+        if self._ahead:
+            self._ahead = False
+            now = self.heard
+            answer.came(raw, body, ended, now)  # type: ignore[union-attr]
+        else:
+            now = self.heard = self.client.relay.clock()
+            out = answer.came(raw, body, ended, now)  # type: ignore[union-attr]
+            if out:
+                self._write(out)
         if ended:
             self._finish(now)
         elif self.engine is not None and self.client.relay.content is None:
@@ -302,9 +322,9 @@ class Passage:
         """A token has come, in a chunk that goes on as it is."""
         client = self.client
         now = self.heard = client.relay.clock()
-        self._answer.token(raw, now)  # type: ignore[union-attr]
-        self.exchange.response_bytes += len(raw)
         client.transport.write(raw)
+        self.exchange.response_bytes += len(raw)
+        self._answer.token(raw, now)  # type: ignore[union-attr]
 
     def _write(self, out: bytes) -> None:
         self._answered = True
