@@ -28,6 +28,16 @@ class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]
         AsyncIOScheduler.wakeup.__wrapped__(self)
 
 
+class _Grid(IntervalTrigger):  # type: ignore[misc]
+    """The ticks after `start_date`, whenever the job was done last: APScheduler's own goes on from there, off the grid."""
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        if previous_fire_time is not None:
+            now = max(now, previous_fire_time + timedelta(microseconds=1))
+        following: datetime | None = super().get_next_fire_time(None, now)
+        return following
+
+
 class Schedule:
     """What the daemon does again and again.
 
@@ -49,7 +59,7 @@ class Schedule:
         """Do `work` now, and then on the grid of `seconds`; in place of the job that had this name."""
         now, monotonic = _now(), time.monotonic()
         grid = now + timedelta(seconds=next_tick(monotonic, seconds) - monotonic)
-        trigger = IntervalTrigger(seconds=seconds, start_date=grid, timezone=UTC)
+        trigger = _Grid(seconds=seconds, start_date=grid, timezone=UTC)
         self._scheduler.add_job(work, trigger, id=name, name=name, next_run_time=now, replace_existing=True)
 
     async def run(self) -> None:

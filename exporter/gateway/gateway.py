@@ -33,6 +33,7 @@ from exporter.gateway.relay.server import Relay
 from exporter.gateway.routes import Routes
 from exporter.settings import EngineSettings, Settings
 from exporter.state import Part
+from exporter.ticks import next_tick
 from exporter.tls import client_context, server_context
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ class Gateway:
             self._socket = await listen_when_free(self._place.host, self._place.port)
             await self._accept(self._socket)
         while True:
-            await asyncio.sleep(FOLLOW_SECONDS)
+            began = time.monotonic()
+            await asyncio.sleep(next_tick(began, FOLLOW_SECONDS) - began)
             if self._keys is not None:
                 await self._keys.follow()
             now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 
 import pytest
@@ -42,6 +43,22 @@ async def test_a_job_that_is_still_running_is_not_started_again():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert most == 1
+
+
+async def test_a_job_keeps_to_the_grid_of_its_interval_though_it_was_first_done_at_once():
+    """So that jobs, scrapes and all else that is done each second wake the event loop once for all."""
+    schedule = Schedule()
+    done: list[float] = []
+    schedule.every(0.2, lambda: done.append(time.monotonic()), name="note")
+    task = asyncio.create_task(schedule.run())
+    async with asyncio.timeout(20):
+        while len(done) < 6:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    after_tick = [moment % 0.2 for moment in done[1:]]
+    assert statistics.median(after_tick) < 0.05
 
 
 async def test_jobs_go_on_when_the_wall_clock_is_set_back_by_an_hour(monkeypatch: pytest.MonkeyPatch):
