@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from exporter.storage.arrays import F64, I32, I64, Bool
-from exporter.storage.bits import are_samples, has_nan
+from exporter.storage.bits import ABSENT, are_samples, has_nan
+from exporter.storage.columns import Columns
 from exporter.storage.events import Events
 from exporter.storage.model import Edges, Samples
 from exporter.storage.places import Places
@@ -46,13 +47,30 @@ class Own(NamedTuple):
 class Chosen:
     """Some series of one stream, by slot; remembers where each slot stands among them, and what happened to them."""
 
-    __slots__ = ("_resets", "_turns", "_where", "slots")
+    __slots__ = ("_open", "_resets", "_turns", "_where", "slots")
 
     def __init__(self, slots: I32) -> None:
         self.slots = slots
         self._where: Places | None = None
         self._turns: Own | None = None
         self._resets: Own | None = None
+        self._open: tuple[Columns, I32, Bool | None] | None = None
+        """The open rows' columns, where the series stand among them, and which of them do not, if any."""
+
+    def row(self, view: View, row: int) -> F64:
+        """The entry of each series in one row."""
+        inside = row - int(view.starts[-1])
+        if inside < 0 or not view.rows.shape[1]:
+            return view.row(self.slots, row)
+        known = self._open
+        if known is None or known[0] is not view.columns:
+            found = view.columns.find(self.slots)
+            missing = found < 0
+            known = self._open = view.columns, found, missing if missing.any() else None
+        values: F64 = view.rows[inside].take(known[1])
+        if known[2] is not None:
+            values[known[2]] = ABSENT
+        return values
 
     def turns(self, view: View) -> Own:
         """Where the series came and ended."""
@@ -91,6 +109,8 @@ def newest(view: View, chosen: Chosen, times: I64, lookback: int) -> Newest:
     stamps = view.stamps
     if not len(stamps):
         return Newest(np.zeros((n, len(times))), np.zeros_like(times), np.zeros((n, len(times)), np.bool_))
+    if len(times) == 1:
+        return _newest_once(view, chosen, int(times[0]), lookback)
     at = stamps.searchsorted(times, "right") - 1
     inside = np.maximum(at, 0)
     found = stamps[inside]
@@ -102,12 +122,28 @@ def newest(view: View, chosen: Chosen, times: I64, lookback: int) -> Newest:
     return Newest(values, found, present)
 
 
+def _newest_once(view: View, chosen: Chosen, time: int, lookback: int) -> Newest:
+    """The same at one time, as rules ask; numbers of one element cost more than numbers."""
+    at = int(view.stamps.searchsorted(time, "right")) - 1
+    found = int(view.stamps[max(at, 0)])
+    values = chosen.row(view, view.base + max(at, 0))[:, None]
+    if at < 0 or found <= time - lookback:
+        present = np.zeros(values.shape, np.bool_)
+    else:
+        present = are_samples(values) if has_nan(values) else np.ones(values.shape, np.bool_)
+    return Newest(values, np.array([found], np.int64), present)
+
+
 def edges(view: View, chosen: Chosen, lo: I64, hi: I64) -> Edges:
     """The first and last samples of each series in each window `(lo, hi]`."""
     slots, stamps = chosen.slots, view.stamps
     shape = len(slots), len(lo)
     if not len(stamps) or not len(slots):
         return _nothing(shape)
+    if len(lo) == 1:
+        quiet = _quiet_edges(view, chosen, int(lo[0]), int(hi[0]))
+        if quiet is not None:
+            return quiet
     low = stamps.searchsorted(lo, "right")
     high = stamps.searchsorted(hi, "right") - 1
     void = high < low
@@ -142,6 +178,38 @@ def edges(view: View, chosen: Chosen, lo: I64, hi: I64) -> Edges:
             rise[plain] = last[plain] - first[plain]
             _add_falls(view, chosen, plain, rise, lo, hi)
     return Edges(counts, stamps[first_at], first, stamps[last_at], last, rise)
+
+
+def _quiet_edges(view: View, chosen: Chosen, lo: int, hi: int) -> Edges | None:
+    """The same in one window, as rules ask, of counters to which nothing happened in it; None where anything did."""
+    slots, stamps = chosen.slots, view.stamps
+    shape = len(slots), 1
+    low = int(stamps.searchsorted(lo, "right"))
+    high = int(stamps.searchsorted(hi, "right")) - 1
+    if high < low:
+        return _nothing(shape)
+    after, until = low + view.base, high + view.base
+    if (
+        len(chosen.turns(view).between(after, until)[0])
+        or len(chosen.resets(view).between(after, until)[0])
+        or (view.trimmed > after and bool((view.begin[slots] > after).any()))
+        or not bool(view.counters[slots].all())
+    ):
+        return None
+    first, last = chosen.row(view, after), chosen.row(view, until)
+    counts: I64 = np.full(shape, high - low + 1)
+    if has_nan(last):
+        counts[~are_samples(last)] = 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        rise = last - first
+    return Edges(
+        counts,
+        np.full(shape, stamps[low]),
+        first[:, None],
+        np.full(shape, stamps[high]),
+        last[:, None],
+        rise[:, None],
+    )
 
 
 def samples(view: View, chosen: Chosen, lo: int, hi: int, some: I64 | None = None) -> list[Samples]:

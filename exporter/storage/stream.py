@@ -70,6 +70,8 @@ class Stream:
         self.layout_slots: I32 = np.zeros(0, np.int32)
         """Of the series that the last row's layout has, present or not."""
         self._places: I32 = np.zeros(0, np.int32)
+        self._order: I64 | None = None
+        """What brings a row's values into the order of the open columns, where it has all of them in another order."""
         self._straight = False
         self.labels: list[Labels | None] = []
         """By slot; None where the slot is free."""
@@ -121,6 +123,9 @@ class Stream:
                 return
             if layout is not self._layout:
                 self._bind(layout)
+            if self._order is not None:
+                row = row[self._order]
+                present = None if present is None else present[self._order]
             rows = self.open
             rows.make_room()
             if self._count == len(self._stamps):
@@ -216,7 +221,7 @@ class Stream:
             self.next_row, columns, flags, self.previous[live], self.counters[live], self._limit(len(live))
         )
         self._layout, self.layout_slots = None, np.zeros(0, np.int32)
-        self._places, self._straight = self.layout_slots, False
+        self._places, self._order, self._straight = self.layout_slots, None, False
         self.arranged()
 
     def put_stamps(self, stamps: I64) -> None:
@@ -293,8 +298,12 @@ class Stream:
         if len(missing):
             rows.widen(missing, self.previous[missing], self.counters[missing])
             rows.limit = max(rows.rows + 1, min(rows.limit, self._limit(rows.width)))
-        self._places = rows.columns.find(slots)
-        self._straight = np.array_equal(self._places, np.arange(rows.width))
+        places = rows.columns.find(slots)
+        straight = np.arange(rows.width, dtype=np.int32)
+        self._order, self._straight = None, len(places) == rows.width
+        if self._straight and not np.array_equal(places, straight):
+            self._order, places = np.argsort(places), straight
+        self._places = places
 
     def _follow_clock(self, t_ms: int, back: SetBack) -> None:
         """After the clock was set back: the first row may have been on its way, with a time of the old clock.
