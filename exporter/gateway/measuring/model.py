@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, Final
 
 from exporter.exposition.block import Block
@@ -28,7 +29,7 @@ _SUCCESS: Final = Outcome.SUCCESS  # an enum's members cost more to look up than
 
 
 class ModelMeasures:
-    """Counters and distributions of one model; `observe_gap` and `end` are on the way of every request."""
+    """Counters and distributions of one model; `observe_gap` is on the way of every token, `end` on that of every request."""
 
     __slots__ = (
         "_abandoned",
@@ -36,6 +37,7 @@ class ModelMeasures:
         "_block",
         "_distributions",
         "_errors_before",
+        "_new_gaps",
         "_output_before",
         "_requests_before",
         "_settings",
@@ -44,6 +46,7 @@ class ModelMeasures:
         "gaps",
         "input_tokens",
         "name",
+        "observe_gap",
         "outcomes",
         "output_tokens",
         "queue",
@@ -60,6 +63,11 @@ class ModelMeasures:
         self.output_tokens = 0
         self.ttft = Distribution(settings.time_to_first_token_buckets)
         self.gaps = Distribution(settings.inter_token_latency_buckets)
+        self._new_gaps = array("d")
+        self.observe_gap = self._new_gaps.append
+        """A content event came, so many seconds after the one before. They are counted when somebody looks: in a second there are
+        more of them than of all else.
+        """
         self.duration = Distribution(settings.request_duration_buckets)
         self.queue = Distribution(settings.queue_duration_buckets)
         self.speed = Distribution(settings.output_tokens_per_second_buckets)
@@ -77,11 +85,6 @@ class ModelMeasures:
         self._output_before = 0
         self._requests_before = 0
         self._errors_before = 0
-
-    def observe_gap(self, seconds: float) -> None:
-        """A content event came, so long after the one before: a token of output, seen while the request still runs."""
-        self.gaps.observe(seconds)
-        self.output_tokens += 1
 
     def end(self, exchange: Exchange, ttft: float | None) -> None:
         """A request is over. `ttft`: what it says of the time to first token, if anything."""
@@ -111,6 +114,7 @@ class ModelMeasures:
 
     def interval(self, elapsed: float) -> None:
         """A scrape interval of so many seconds is over: observe its speed and its share of errors; 0 where that is not known."""
+        self._count_gaps()
         failed = sum([self.outcomes[outcome] for outcome in FAILURES])
         judged = failed + self.outcomes[Outcome.SUCCESS]
         if judged > self._requests_before:
@@ -121,6 +125,7 @@ class ModelMeasures:
 
     def show(self) -> None:
         """Bring the block up to date."""
+        self._count_gaps()
         block, name = self._block, self.name
         for outcome, count in self.outcomes.items():
             block.counter(f.REQUESTS, name, SOURCE, outcome.value).set(count)
@@ -133,6 +138,7 @@ class ModelMeasures:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, JSON-able."""
+        self._count_gaps()
         return {
             "name": self.name,
             "outcomes": {outcome.value: count for outcome, count in self.outcomes.items()},
@@ -155,6 +161,14 @@ class ModelMeasures:
         for family, distribution in self._distributions.items():
             distribution.restore(state["distributions"][family.name])
         self._settle()
+
+    def _count_gaps(self) -> None:
+        """Each is a token of output besides, seen while its request still runs."""
+        gaps = self._new_gaps
+        if gaps:
+            self.gaps.observe_all(gaps)
+            self.output_tokens += len(gaps)
+            del gaps[:]
 
     def _settle(self) -> None:
         """What the next interval counts from."""

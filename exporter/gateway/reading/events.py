@@ -55,7 +55,6 @@ class EventReader:
         "_start",
         "_story",
         "_typed",
-        "token",
     )
 
     def __init__(
@@ -70,8 +69,6 @@ class EventReader:
         self._typed = dialect in _LOOKS
         self._look = _LOOKS.get(dialect, look_at_chunk)
         self._story = Story(exchange, gaps)
-        self.token = self._story.token
-        """Called with the time of a token that somebody else has read, when nothing is held (`calm`)."""
         self._hide = hide_usage and not self._typed
         self._fingerprints = fingerprints
         self._now = 0.0

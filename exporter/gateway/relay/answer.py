@@ -67,6 +67,8 @@ class Answer:
     """One answer. `raw` and `length` of its head are as they are this time: `head` may be of an answer like this one."""
 
     __slots__ = (
+        "_exchange",
+        "_gap",
         "_last",
         "_mould",
         "_reader",
@@ -95,6 +97,7 @@ class Answer:
         """`modern`: the client knows chunks. `asked_usage`: we asked for token counts that the client did not ask for.
         `extra`: lines for its head. `gaps`: where a model's gaps between tokens are counted.
         """
+        self._exchange = exchange
         status = self.status = exchange.status = head.status
         self.events: EventReader | None = None
         self._reader: AnswerReader | None = None
@@ -112,8 +115,9 @@ class Answer:
             elif head.event_stream:
                 exchange.stream = True
                 hides = asked_usage and length is None
+                self._gap = gaps(exchange.model)
                 self.events = EventReader(
-                    exchange, hide_usage=hides, gaps=gaps(exchange.model), fingerprints=fingerprints
+                    exchange, hide_usage=hides, gaps=self._gap, fingerprints=fingerprints
                 )
         self.to_close = not head.chunked and length is None and not bodiless
         """Whether its end is that of the engine's connection."""
@@ -170,9 +174,12 @@ class Answer:
         return self._mould
 
     def token(self, raw: bytes, now: float) -> None:
-        """A token that `repeated` has told, in a chunk that goes out as it came."""
+        """A token that `repeated` has told, in a chunk that goes out as it came; not the first, for that was read."""
         self._last = raw
-        self.events.token(now)  # type: ignore[union-attr]
+        exchange = self._exchange
+        self._gap(now - exchange.last_token)  # type: ignore[operator]
+        exchange.last_token = now
+        exchange.tokens_seen += 1
 
     def _end(self) -> bytes:
         if self._reader is not None:
