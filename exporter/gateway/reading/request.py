@@ -19,6 +19,8 @@ from exporter.gateway.reading.usage import UNREADABLE
 _WITH_STREAM_OPTIONS = frozenset((Dialect.CHAT, Dialect.COMPLETION))
 """Dialects where counts of a stream come only when asked for; responses and messages tell them always, vLLM itself asks."""
 
+_WITH_USAGE = b',"stream_options":{"include_usage":true}}'
+
 _PYDANTIC_TRUE = frozenset(("1", "true", "t", "yes", "y", "on"))
 """Words that vLLM's own models take for true: https://docs.pydantic.dev/latest/concepts/conversion_table/"""
 
@@ -38,8 +40,6 @@ class Asked:
     """Whether the client itself asks for the counts of a stream: then they are not hidden from it."""
     own_stream_options: bytes | None = None
     """The client's `stream_options` as they stand in the body."""
-    max_tokens: int | None = None
-    """Most tokens it lets the engine answer with."""
     dialect: Dialect = Dialect.OPAQUE
 
 
@@ -50,9 +50,6 @@ class _Body(msgspec.Struct, gc=False):
     model: str | None = None
     stream: bool | None = False
     stream_options: msgspec.Raw = _NOTHING
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
 
 
 class _OddBody(msgspec.Struct, gc=False):
@@ -61,9 +58,6 @@ class _OddBody(msgspec.Struct, gc=False):
     model: msgspec.Raw = msgspec.Raw()
     stream: msgspec.Raw = msgspec.Raw()
     stream_options: msgspec.Raw = msgspec.Raw()
-    max_tokens: msgspec.Raw = msgspec.Raw()
-    max_completion_tokens: msgspec.Raw = msgspec.Raw()
-    max_output_tokens: msgspec.Raw = msgspec.Raw()
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -81,7 +75,6 @@ def read_request(body: bytes, dialect: Dialect) -> Asked:
         return _read_patiently(body, dialect)
     asked = Asked(read.model or None, read.stream is True)
     asked.dialect = dialect
-    asked.max_tokens = _limit(read.max_completion_tokens, read.max_tokens, read.max_output_tokens)
     if read.stream_options is not _NOTHING and dialect in _WITH_STREAM_OPTIONS:
         own = bytes(read.stream_options)
         asked.own_stream_options = own
@@ -99,6 +92,8 @@ def with_usage(body: bytes, asked: Asked) -> bytes | None:
     if not asked.stream or asked.include_usage or asked.dialect not in _WITH_STREAM_OPTIONS:
         return None
     own = asked.own_stream_options
+    if own is None and body[-1:] == b"}" and body[:2] == b'{"':
+        return body[:-1] + _WITH_USAGE  # as nearly all come
     if own is None and not _is_wide(body):
         return _with_last(body, b'{"include_usage":true}')
     options = _loads(own) if own is not None else None
@@ -136,9 +131,6 @@ def _read_patiently(body: bytes, dialect: Dialect) -> Asked:
     if isinstance(model, str) and model:
         asked.model = model.encode("utf-8", "backslashreplace").decode()
     asked.stream = _is_true(members.get("stream"))
-    asked.max_tokens = _limit(
-        members.get("max_completion_tokens"), members.get("max_tokens"), members.get("max_output_tokens")
-    )
     if "stream_options" in members and dialect in _WITH_STREAM_OPTIONS:
         asked.own_stream_options = json.dumps(members["stream_options"]).encode()
         asked.include_usage = len(asked.own_stream_options) > _MEMBER_LIMIT or _asks_for_usage(
@@ -186,10 +178,3 @@ def _is_true(value: object) -> bool:
     if isinstance(value, str):
         return value.lower() in _PYDANTIC_TRUE
     return isinstance(value, bool | int | float) and value == 1
-
-
-def _limit(*values: object) -> int | None:
-    for value in values:
-        if type(value) is int and value >= 0:
-            return value
-    return None
