@@ -182,6 +182,7 @@ def litellm(folder: Path, port: int, engine: int) -> Sequence[str]:
     (folder / "litellm.yaml").write_text(
         "model_list: [{model_name: tiny-qwen, litellm_params: "
         f"{{model: openai/tiny-qwen, api_base: 'http://127.0.0.1:{engine}/v1', api_key: none}}}}]\n"
+        "general_settings: {dangerously_permit_weak_or_unset_master_key: true}\n"  # on loopback, for a minute
     )
     return ("litellm", "--host", "127.0.0.1", "--port", str(port), "--config", str(folder / "litellm.yaml"))
 
