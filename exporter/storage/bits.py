@@ -36,4 +36,4 @@ def are_absent(values: F64) -> Bool:
 
 def has_nan(values: F64) -> bool:
     """Whether there is any NaN, and so perhaps a marker; cheaper than looking at bits."""
-    return bool(np.isnan(values).any())
+    return bool(np.count_nonzero(np.isnan(values)))  # half of what `any` costs for a few values

@@ -23,7 +23,7 @@ from exporter.storage.retention import Retention
 from exporter.storage.saving import Unsaved
 from exporter.storage.selection import HeadSelection
 from exporter.storage.stream import SEGMENT_ROWS, SetBack, Stream
-from exporter.storage.trimming import cut, ended, evict, trim, truncate, unused
+from exporter.storage.trimming import cut, ended, evict, keeps_all, trim, truncate, unused
 
 __all__ = ["Head", "HeadStats", "Layout", "Stream"]
 
@@ -143,6 +143,8 @@ class Head:
         with self._lock:
             self._release(now_ms)
             for stream in list(self._streams.values()):
+                if keeps_all(stream, self._retention.base_ms, now_ms):
+                    continue
                 kept = self._judge(stream)
                 with stream.lock:
                     if trim(stream, kept.ms, self._retention.base_ms, now_ms):
@@ -195,6 +197,8 @@ class Head:
         with self._lock:
             batches: list[Batch] = []
             for stream in list(self._streams.values()):
+                if stream.saved == stream.next_row:
+                    continue
                 with stream.lock:
                     view, start = stream.view, stream.saved
                     stream.saved = stream.next_row
@@ -238,6 +242,8 @@ class Head:
     def _judge(self, stream: Stream) -> _Kept:
         """How long each series of a stream is kept; asked once per series and retention."""
         known = self._kept.get(stream)
+        if known is not None and not stream.unjudged and len(known.ms) == len(stream.counters):
+            return known
         with stream.lock:
             new = stream.unjudged if known is not None else list(range(len(stream.labels)))
             stream.unjudged = []

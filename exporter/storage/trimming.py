@@ -16,6 +16,14 @@ _PARTS = 8
 """Least number of segments that what is kept of a series is cut into."""
 
 
+def keeps_all(stream: Stream, least: int, now_ms: int) -> bool:
+    """Whether `trim` would find nothing; needs no lock, since what was just appended is not too old."""
+    if stream.open.rows and stream.last_ms is not None and now_ms - stream.last_ms >= least:
+        return False
+    segments = stream.segments
+    return not segments or now_ms - segments[0].end_ms < least
+
+
 def trim(stream: Stream, keep: I64, least: int, now_ms: int) -> bool:
     """Drop what is older than its series are kept; `keep` in milliseconds by slot, `least` the smallest there is.
 
