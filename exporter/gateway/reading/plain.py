@@ -6,10 +6,8 @@ looked over first, and read when it is gone.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
-_SIZE_LINE: Final = re.compile(rb"([1-9a-f][0-9a-f]{0,5})\r\n")
 _FINISH: Final = b'"finish_reason"'
 _NO_FINISH: Final = b'"finish_reason":null'
 
@@ -22,14 +20,11 @@ def may_go_ahead(raw: bytes, *, hides: bool) -> bool:
     """
     if hides and (b'"usage"' in raw or raw.count(_FINISH) != raw.count(_NO_FINISH)):
         return False
-    at, end = 0, len(raw)
-    while at < end:
-        line = _SIZE_LINE.match(raw, at)
-        if line is None:
+    pieces = raw.split(b"\r\n")
+    if pieces.pop() or len(pieces) % 2 or not pieces:
+        return False
+    for at in range(0, len(pieces), 2):
+        event = pieces[at + 1]
+        if pieces[at] != b"%x" % len(event) or not event.endswith(b"\n\n") or b"\r" in event:
             return False
-        begin = line.end()
-        at = begin + int(line[1], 16) + 2
-        event = raw[begin:at]
-        if not event.endswith(b"\n\n\r\n") or event.find(b"\r") != len(event) - 2:
-            return False
-    return at == end > 0
+    return True
