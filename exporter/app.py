@@ -10,7 +10,7 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -47,8 +47,6 @@ log = structlog.get_logger(__name__)
 
 DRAIN_SCRAPE_SECONDS = 0.25
 """Time between two scrapes while the engine drains."""
-PROBE_SECONDS = 1.0
-"""Time between two looks whether a token probe is due."""
 STOP_MARGIN_SECONDS = 20.0
 """What systemd is asked for beyond drain and kill, when it wants the daemon to stop."""
 SWITCH_SECONDS = 0.0005
@@ -294,7 +292,7 @@ async def _live(
         )
 
         schedule.every(settings.storage.flush_interval, monitor.flush, name="save")
-        looks = [look for one in engines.watches for look in _follow(one, settings, schedule, monitor)]
+        scrapes = [_follow(one, settings, schedule, monitor) for one in engines.watches]
 
         def tell_systemd(_status: EngineStatus) -> None:
             notifier.status(engines.in_words())
@@ -311,7 +309,7 @@ async def _live(
 
         async with asyncio.TaskGroup() as tasks:
             around = [
-                *(tasks.create_task(look, name=name) for name, look in looks),
+                *(tasks.create_task(scrape, name="scrape") for scrape in scrapes),
                 tasks.create_task(schedule.run(), name="schedule"),
                 tasks.create_task(gpu.run(), name="gpu"),
                 tasks.create_task(heartbeat.run(), name="heartbeat"),
@@ -354,8 +352,8 @@ async def _reload(reload: Callable[[], Awaitable[object]], notifier: Notifier) -
 
 def _follow(
     watch: Watch, settings: Settings, schedule: Schedule, monitor: Monitor
-) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
-    """Look at an engine again and again: its health, its page, what it does by itself. Gives what is to be run, by name."""
+) -> Coroutine[Any, Any, None]:
+    """Look at an engine again and again: its health, its page (whose scraping is returned), what it does by itself."""
     from exporter.ticks import Ticker
 
     scraping = Ticker(settings.scrape.interval, watch.scraper.scrape)
@@ -368,11 +366,11 @@ def _follow(
     name = watch.watched.name
     engine = watch.engine
     schedule.every(watch.watched.settings.health_interval, engine.probe, name=f"probe {name}".rstrip())
+    if watch.probe is not None:
+        schedule.every(1.0, watch.probe.tick, name=f"token probe {name}".rstrip())
     engine.subscribe(scrape_faster)
     engine.subscribe(lambda status: monitor.engine_is(status.state, name))
-    yield "scrape", _scrape(name, scraping)
-    if watch.probe is not None:
-        yield "token probe", Ticker(PROBE_SECONDS, watch.probe.tick).run()
+    return _scrape(name, scraping)
 
 
 async def _scrape(name: str, scraping: Ticker) -> None:

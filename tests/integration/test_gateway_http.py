@@ -969,3 +969,11 @@ async def test_a_client_that_never_shakes_hands_does_not_hold_the_end_up(
         g.wires.remove(silent)
     assert await silent.is_closed()
     silent.close()
+
+
+async def test_the_first_client_after_a_quiet_time_is_not_timed_by_an_old_clock() -> None:
+    """Without clients the relay looks around but seldom, and an idle client's time counts from its last look."""
+    async with gateway(answering(JSON_OK)) as g:
+        g.clock.ahead = 100.0
+        assert (await g.ask(post())).status == 200
+        assert g.clock() - g.relay.now < 10.0

@@ -18,6 +18,7 @@ from exporter.gateway.relay.client import ClientConnection
 from exporter.gateway.relay.polling import Poller
 from exporter.gateway.relay.pool import Pool
 from exporter.gateway.relay.sockets import SocketTransport
+from exporter.ticks import next_tick
 
 if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend, Fleet
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 SWEEP_EVERY: Final = 0.25
 """Seconds between two looks for what takes too long: no request has a timer of its own."""
+_SWEEP_QUIET: Final = 1.0
+"""The same while there is no client at all: no more often than the daemon wakes up anyhow."""
 HELD_LIMIT: Final = 256 << 20
 """Bytes of request bodies that are held, of all clients together."""
 _BACKLOG: Final = 1024
@@ -101,6 +104,8 @@ class Relay:
         self._handshakes: dict[asyncio.Task[None], None] = {}
         self._poller: Poller | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        self._quiet = False
+        """Whether the last sweep found no client."""
         self._drained: asyncio.Event | None = None
 
     @property
@@ -140,7 +145,7 @@ class Relay:
                 ssl_handshake_timeout=None if tls is None else _HANDSHAKE_SECONDS,
             )
             self._servers.append(server)
-        self._sweep = self.loop.call_later(SWEEP_EVERY, self._look_after)
+        self._look_after()
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109  the deadline is the daemon's own
         """Take no new requests (the gate refuses them), and wait for the running ones, at most `timeout` seconds."""
@@ -223,6 +228,9 @@ class Relay:
                 return
         connection.due = self.clock() + self.settings.head_timeout
         self.idle[connection] = None
+        if self._quiet and self._sweep is not None:
+            self._sweep.cancel()
+            self._look_after()
 
     def went(self, connection: ClientConnection) -> None:
         """A client's connection is gone."""
@@ -247,7 +255,9 @@ class Relay:
 
     def _look_after(self) -> None:
         now = self.now = self.clock()
-        self._sweep = self.loop.call_later(SWEEP_EVERY, self._look_after)
+        self._quiet = not self._connections
+        every = _SWEEP_QUIET if self._quiet else SWEEP_EVERY
+        self._sweep = self.loop.call_later(next_tick(now, every) - now, self._look_after)
         for connection in [connection for connection in self._connections if connection.due <= now]:
             connection.overdue(now)
         for pool in self._pools:
