@@ -56,8 +56,9 @@ class Outlet:
 
     def flush(self) -> None:
         """Have the thread write what waits now."""
-        self._urgent.set()
-        self._some.set()
+        for event in (self._urgent, self._some):
+            if not event.is_set():
+                event.set()
 
     def close(self) -> None:
         """Write what waits, but not for long."""
@@ -69,9 +70,9 @@ class Outlet:
         while True:
             self._some.wait()
             self._urgent.wait(GATHER_SECONDS)
-            closing = self._closing
             self._some.clear()  # before the lines are taken: who adds one now wakes us again
             self._urgent.clear()
+            closing = self._closing
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             try:
                 _write_all(self._descriptor, "".join(lines).encode("utf-8", "backslashreplace"))

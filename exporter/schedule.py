@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from math import ceil
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
@@ -29,12 +30,14 @@ class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]
 
 
 class _Grid(IntervalTrigger):  # type: ignore[misc]
-    """The ticks after `start_date`, whenever the job was done last: APScheduler's own goes on from there, off the grid."""
+    """The ticks around `start_date`, whenever the job was done last: APScheduler's own goes on from there, off the grid, and
+    none comes before `start_date`, which may lie an hour ahead once the clock was set back.
+    """
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         if previous_fire_time is not None:
             now = max(now, previous_fire_time + timedelta(microseconds=1))
-        following: datetime | None = super().get_next_fire_time(None, now)
+        following: datetime = self.start_date + ceil((now - self.start_date) / self.interval) * self.interval
         return following
 
 

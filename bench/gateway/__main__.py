@@ -137,7 +137,7 @@ def report(name: str, lines: Sequence[Line], results: dict[str, list[dict[str, f
         peer: {key: statistics.median(one[key] for one in rounds if key in one) for key in rounds[0]}
         for peer, rounds in results.items()
     }
-    direct = middles["direct"].get("ttft_p50")
+    direct = middles.get("direct", {}).get("ttft_p50")
     for middle in middles.values():
         if direct is not None:
             middle["added_p50"] = middle["ttft_p50"] - direct

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from gateway_wire import DONE, Message, Respond, Wire, gateway, post, token
+
+from exporter.gateway.model import Outcome
 
 USAGE = b'{"choices":[{"index":0,"text":"a"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 
@@ -128,3 +131,39 @@ async def test_a_stream_is_the_same_whatever_comes_with_its_head(
                 )
             )
     assert seen[0] == seen[1] == seen[2]
+
+
+async def test_a_head_without_a_body_goes_out_with_the_next_look() -> None:
+    async def respond(request: Message, wire: Wire) -> None:
+        await wire.send(STREAM)
+        await asyncio.Event().wait()
+
+    async with gateway(respond) as g:
+        wire = await g.client()
+        await wire.send(post(b'{"model":"m","stream":true}'))
+        (connection,) = g.relay._connections
+        async with asyncio.timeout(10):
+            while connection.passage is None or connection.passage._answer is None:
+                await asyncio.sleep(0.001)
+        assert connection.due <= g.relay.now or not connection.passage._answer.head_out
+
+
+async def test_whoever_has_the_beginning_of_an_answer_gets_no_other_one_behind_it() -> None:
+    """Whatever fails here after that: a second answer would be taken for the next request's."""
+
+    async def respond(request: Message, wire: Wire) -> None:
+        await wire.send(STREAM + b"%x\r\n%b\r\n" % (len(TOKEN), TOKEN))
+        await asyncio.Event().wait()
+
+    def fails(model: str) -> Callable[[float], None]:
+        raise MemoryError
+
+    async with gateway(respond, respond) as g:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        g.ledger.gap = fails  # type: ignore[method-assign]
+        wire = await g.client()
+        await wire.send(post(b'{"model":"m","stream":true}'))
+        got = await wire.rest()
+        exchange = await g.ledger.wait()
+    assert got.count(b"HTTP/1.1") == 1
+    assert (exchange.outcome, exchange.tries) == (Outcome.TRUNCATED, 1)

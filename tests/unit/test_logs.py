@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_what_somebody_must_know_does_not_wait_for_other_lines(level: str, at_on
         check=False,
     )
     assert ("told" in done.stderr) is at_once
+
+
+def test_closing_while_the_thread_is_about_to_write_waits_for_no_more(
+    pipe: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    outlet = Outlet(pipe[1])
+    at_work, go_on = threading.Event(), threading.Event()
+    clear = outlet._some.clear
+
+    def slowly() -> None:
+        at_work.set()
+        go_on.wait()
+        clear()
+
+    monkeypatch.setattr(outlet._some, "clear", slowly)
+    outlet.write("a\n")
+    at_work.wait()
+    threading.Timer(0.05, go_on.set).start()
+    outlet.close()
+    assert not outlet._thread.is_alive()
+    assert os.read(pipe[0], 10) == b"a\n"
 
 
 def test_a_reader_that_is_gone_loses_lines_and_raises_nothing(pipe: list[int]):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from exporter.schedule import Schedule
+from exporter.schedule import Schedule, _Grid
 
 
 async def test_a_job_that_raises_ends_the_schedule_with_its_error():
@@ -59,6 +60,19 @@ async def test_a_job_keeps_to_the_grid_of_its_interval_though_it_was_first_done_
         await task
     after_tick = [moment % 0.2 for moment in done[1:]]
     assert statistics.median(after_tick) < 0.05
+
+
+@pytest.mark.parametrize("set_back", [-3600.0, 5.0, 3600.0])
+def test_ticks_go_on_on_their_grid_whatever_the_clock_is_set_to(set_back: float):
+    """The grid's beginning is a time of the clock as it was: set back, it lies ahead, and nobody is to wait for it."""
+    begin = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    grid = _Grid(seconds=5, start_date=begin, timezone=UTC)
+    now = begin + timedelta(seconds=1000 - set_back)
+    first = grid.get_next_fire_time(None, now)
+    assert first is not None
+    assert now <= first < now + timedelta(seconds=5)
+    assert ((first - begin) % timedelta(seconds=5)).total_seconds() == 0
+    assert grid.get_next_fire_time(first, first) == first + timedelta(seconds=5)
 
 
 async def test_jobs_go_on_when_the_wall_clock_is_set_back_by_an_hour(monkeypatch: pytest.MonkeyPatch):

@@ -112,9 +112,11 @@ class ModelMeasures:
             let_in = exchange.ended if exchange.sent_at is None else exchange.sent_at
             self.queue.observe(let_in - exchange.received)
 
-    def interval(self, elapsed: float) -> None:
-        """A scrape interval of so many seconds is over: observe its speed and its share of errors; 0 where that is not known."""
-        self._count_gaps()
+    def interval(self, elapsed: float) -> int:
+        """A scrape interval of so many seconds is over: observe its speed and its share of errors; 0 where that is not known.
+        Returns how many tokens were counted by that.
+        """
+        tokens = self._count_gaps()
         failed = sum([self.outcomes[outcome] for outcome in FAILURES])
         judged = failed + self.outcomes[Outcome.SUCCESS]
         if judged > self._requests_before:
@@ -122,10 +124,11 @@ class ModelMeasures:
         if elapsed > 0 and self.output_tokens > self._output_before:
             self.speed.observe((self.output_tokens - self._output_before) / elapsed)
         self._settle()
+        return tokens
 
-    def show(self) -> None:
-        """Bring the block up to date."""
-        self._count_gaps()
+    def show(self) -> int:
+        """Bring the block up to date; returns how many tokens were counted by that."""
+        tokens = self._count_gaps()
         block, name = self._block, self.name
         for outcome, count in self.outcomes.items():
             block.counter(f.REQUESTS, name, SOURCE, outcome.value).set(count)
@@ -135,6 +138,7 @@ class ModelMeasures:
         block.counter(g.ABANDONED, name).set(self._abandoned)
         for family, distribution in self._distributions.items():
             distribution.show(block.histogram(family, distribution.bounds, name, SOURCE))
+        return tokens
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, JSON-able."""
@@ -162,13 +166,15 @@ class ModelMeasures:
             distribution.restore(state["distributions"][family.name])
         self._settle()
 
-    def _count_gaps(self) -> None:
-        """Each is a token of output besides, seen while its request still runs."""
+    def _count_gaps(self) -> int:
+        """Each is a token of output besides, seen while its request still runs. Returns how many there were."""
         gaps = self._new_gaps
-        if gaps:
+        count = len(gaps)
+        if count:
             self.gaps.observe_all(gaps)
-            self.output_tokens += len(gaps)
+            self.output_tokens += count
             del gaps[:]
+        return count
 
     def _settle(self) -> None:
         """What the next interval counts from."""

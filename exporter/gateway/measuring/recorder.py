@@ -123,13 +123,13 @@ class Recorder:
         self._intervals_from = now
         self._version += 1
         for model in self._models.values():
-            model.interval(elapsed)
+            self._version += model.interval(elapsed)
 
     def publish(self, *, connections: int, running: Mapping[str, int], queued: int, takes: bool) -> None:
         """Bring the blocks up to date: the totals, and what the gateway is at. `running`: requests by engine."""
         self._count()
         for model in self._models.values():
-            model.show()
+            self._version += model.show()
         for key in self._keys.values():
             key.show(self._block)
         daemon = self._daemon

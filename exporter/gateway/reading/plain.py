@@ -18,13 +18,15 @@ def may_go_ahead(raw: bytes, *, hides: bool) -> bool:
     `hides`: token counts are to be taken out, and the event that finishes a choice is to wait for them. Where it is not certain that
     there are none, the answer is no.
     """
-    if hides and (b'"usage"' in raw or raw.count(_FINISH) != raw.count(_NO_FINISH)):
+    if hides and (b'"usage"' in raw or raw.count(_FINISH) != raw.count(_NO_FINISH) or b"\\u" in raw):
         return False
     pieces = raw.split(b"\r\n")
     if pieces.pop() or len(pieces) % 2 or not pieces:
         return False
     for at in range(0, len(pieces), 2):
         event = pieces[at + 1]
-        if pieces[at] != b"%x" % len(event) or not event.endswith(b"\n\n") or b"\r" in event:
+        if pieces[at] != b"%x" % len(event) or not event.endswith(b"\n\n"):
+            return False
+        if b"\r" in event or b"\n\n\n" in event:
             return False
     return True

@@ -167,7 +167,9 @@ class Answer:
     def _learned(self, raw: bytes, content: bytes) -> Repeated | None:
         """What may come next, if what has come ends where a chunk and an event end."""
         assert self.events is not None
-        if self.head_out or self.mode == BARE or not self.events.calm or not is_one_chunk(raw, content):
+        if self._exchange.last_token is None or self.head_out or self.mode == BARE or not self.events.calm:
+            return None
+        if not is_one_chunk(raw, content):
             return None
         if self._reads <= _LAST_LESSON:
             self._mould = repeated(content) or self._mould

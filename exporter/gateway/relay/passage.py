@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 _OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than all that is asked of them
 
 
-HEAD_SECONDS: Final = 0.25
-"""How long an answer's head waits for its first bytes, to go out with them: whoever stands before us may count the seconds."""
-
-
 class Passage:
     """A request between a client's connection and an engine's."""
 
@@ -252,6 +248,7 @@ class Passage:
             out = ahead(self.exchange, head, raw, rest, asked_usage=self._asked_usage, extra=extra)
             if out:
                 self._ahead = True
+                self.exchange.status = head.status
                 self.heard = relay.clock()
                 self._write(out)
         new_answer = Answer if relay.content is None else relay.content.answer
@@ -271,7 +268,9 @@ class Passage:
         elif length is not None and not answer.head_can_wait(length):
             self.say_head()
         elif answer.head_out:
-            client.due = min(client.due, relay.now + HEAD_SECONDS)
+            client.due = min(
+                client.due, relay.now
+            )  # the next sweep: who stands before us may count the seconds
 
     def say_head(self) -> None:
         """Let the client know that its answer has begun, though nothing of it has come; from now on no other engine can answer."""
@@ -296,8 +295,8 @@ class Passage:
         extra = b"" if head.request_id else self.id_line
         if not self.keeps:
             extra += b"Connection: close\r\n"
-        self._write(answer_head(head, raw, chunked=False, extra=extra) + body)
         note_whole(exchange, head, body)
+        self._write(answer_head(head, raw, chunked=False, extra=extra) + body)
         self._done(engine, relay.clock())
         return True
 
@@ -342,13 +341,13 @@ class Passage:
         if self.over or engine is not self.engine:
             return
         answer = self._answer
+        if answer is not None and answer.to_close and error is None:
+            self.answer_came(b"", b"", True)
+            return
+        if self._answered:
+            self._cut(ENGINE_LOST)
+            return
         if answer is not None:
-            if answer.to_close and error is None:
-                self.answer_came(b"", b"", True)
-                return
-            if self._answered:
-                self._cut(ENGINE_LOST)
-                return
             self._answer = None
             self.exchange.forget_answer()
         self.engine = None
@@ -443,14 +442,17 @@ class Passage:
     def _cut(self, refusal: Refusal, *, timed_out: bool = False, broken: bool = False) -> None:
         """The answer cannot be finished: an error, if its client has had nothing of it, else the connection is cut."""
         answer = self._answer
-        if answer is None or not self._answered:
+        if not self._answered:
             self.refuse(refusal)
             return
         client = self.client
-        client.transport.write(answer.last_words(refusal))
-        answer.judge(self.exchange, timed_out=timed_out, broken=broken)
+        if answer is None:  # it failed here, over a beginning that had gone ahead
+            judge(self.exchange, status=self.exchange.status, broken=broken, timed_out=timed_out)
+        else:
+            client.transport.write(answer.last_words(refusal))
+            answer.judge(self.exchange, timed_out=timed_out, broken=broken)
         self._over(client.relay.clock())
-        client.cut(abruptly=answer.mode == BARE)
+        client.cut(abruptly=answer is None or answer.mode == BARE)
 
     def client_left(self) -> None:
         """The client is gone: the engine is to stop at once."""

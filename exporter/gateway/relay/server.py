@@ -162,6 +162,7 @@ class Relay:
         """Close everything at once."""
         if self._sweep is not None:
             self._sweep.cancel()
+            self._sweep = None
         for server in self._servers:
             server.close()
         for listener in self._listeners:

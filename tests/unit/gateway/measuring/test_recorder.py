@@ -260,3 +260,14 @@ def test_what_an_engine_got_stands_among_its_own_series_where_it_has_an_instance
     after = Seen()
     after.recorder.restore(recorder.state())
     assert after.value("vllm_exporter_gateway_engine_requests_total", engine_name="a") == 2
+
+
+def test_a_token_of_a_running_stream_that_is_shown_changes_the_version() -> None:
+    """What is shown is saved first, and what has not changed is not saved."""
+    seen = Seen()
+    gap = seen.recorder.gap("m")
+    seen.values()
+    before = seen.recorder.version
+    gap(0.25)
+    assert seen.value("vllm_slo_tokens_total", direction="output") == 1
+    assert seen.recorder.version > before

@@ -50,6 +50,8 @@ def test_the_beginning_of_a_stream_as_engines_send_it_goes_ahead(raw: bytes, hid
         b"ffffffff\r\n\n\n\r\n",
         chunk(event()[:-1]),
         chunk(event()[:-2] + b"\r\n\r\n"),
+        chunk(event() + b"\n"),
+        chunk(b"\n\n\n" + event()),
         chunk(event()[:9] + b"\r" + event()[9:]),
     ],
 )
@@ -64,6 +66,7 @@ def test_what_is_no_whole_events_in_plain_chunks_is_read_first(raw: bytes, hides
         chunk(event().replace(b"null", b' "length"')),
         chunk(event(more=',"usage":{"prompt_tokens":1,"completion_tokens":2}')),
         chunk(event(more=',"usage" : null')),
+        chunk(event(more=r',"us\u0061ge":{"prompt_tokens":1,"completion_tokens":2}')),
         TOKEN + chunk(event(finish='"stop"')),
     ],
 )

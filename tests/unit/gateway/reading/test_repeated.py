@@ -101,3 +101,18 @@ def test_one_chunk_is_one_in_our_own_spelling() -> None:
     assert is_one_chunk(chunk(event()), event())
     assert not is_one_chunk(b"0" + chunk(event()), event())
     assert not is_one_chunk(b"d\r\nd\r\n\r\n\r\n\r\n\r\n\r\n", b"d\r\n\r\n\r\n\r\n\r\n\r\n")
+
+
+def test_nothing_is_told_at_a_glance_that_reading_takes_for_no_token() -> None:
+    """Chat's chunks where another dialect was asked for: passed on, and counted as nothing."""
+    of = Exchange(Endpoint("/v1/messages", Dialect.MESSAGES, frozenset({"POST"})), "POST", "id", "::1", 0.0)
+    answer = Answer(
+        of, read_answer_head(HEAD), HEAD, None, modern=True, asked_usage=False, extra=b"",
+        gaps=lambda model: [].append, fingerprints={},
+    )  # fmt: skip
+    body = ChunkedBody()
+    for at in range(20):
+        raw = chunk(event("a"))
+        assert answer.repeated is None
+        answer.came(raw, body.feed(raw), False, float(at))
+    assert of.tokens_seen == 0
