@@ -19,6 +19,7 @@ from exporter.engine.moving import Unmovable, moved
 from exporter.engine.process.ports import port_holder
 from exporter.engine.process.procfs import ProcessId
 from exporter.errors import ConfigError
+from exporter.listening import listening_socket
 from exporter.settings import GatewaySettings, parse_listen
 
 BACKLOG = 4096
@@ -161,7 +162,7 @@ def listen(host: str, port: int) -> socket.socket:
     failure: OSError | None = None
     for family, _, _, _, address in found:
         try:
-            return _listen(family, address)
+            return listening_socket(family, address, backlog=BACKLOG)
         except OSError as error:
             failure = error
             if error.errno == errno.EADDRINUSE:
@@ -192,19 +193,3 @@ async def listen_when_free(host: str, port: int) -> socket.socket:
             return await asyncio.to_thread(listen, host, port)
         except AddressTakenError:
             await asyncio.sleep(LOOK_SECONDS)
-
-
-def _listen(family: int, address: object) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            dual = isinstance(address, tuple) and address[0] == "::"
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
-        listener.bind(address)  # type: ignore[arg-type]
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener

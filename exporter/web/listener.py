@@ -7,6 +7,7 @@ import socket
 
 from exporter.engine.process.ports import port_holder
 from exporter.errors import ConfigError
+from exporter.listening import listening_socket
 from exporter.settings import parse_listen
 from exporter.web.limits import BACKLOG, SEND_BUFFER_BYTES
 
@@ -20,9 +21,9 @@ def bind(listen: str) -> socket.socket:
         raise ConfigError([f"web.listen {listen}: cannot resolve the host {host!r}: {error}"]) from error
     failure: OSError | None = None
     # A name such as localhost may have both kinds of address: the older kind is the one that scrape configs spell out.
-    for family, kind, proto, _, address in sorted(found, key=lambda info: info[0] != socket.AF_INET):
+    for family, _, _, _, address in sorted(found, key=lambda info: info[0] != socket.AF_INET):
         try:
-            return _listen(family, kind, proto, address)
+            return _listen(family, address)
         except OSError as error:
             failure = error
             if error.errno == errno.EADDRINUSE:
@@ -31,28 +32,15 @@ def bind(listen: str) -> socket.socket:
         host == "::" and failure is not None and failure.errno != errno.EADDRINUSE
     ):  # all interfaces, on a machine without IPv6
         try:
-            return _listen(socket.AF_INET, socket.SOCK_STREAM, 0, ("0.0.0.0", port))  # noqa: S104
+            return _listen(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104
         except OSError as error:
             failure = error
     assert failure is not None
     raise ConfigError([f"web.listen {listen}: {_explain(failure, host, port)}"]) from failure
 
 
-def _listen(family: int, kind: int, proto: int, address: object) -> socket.socket:
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        if family == socket.AF_INET6:
-            dual = isinstance(address, tuple) and address[0] == "::"
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
-        listener.bind(address)  # type: ignore[arg-type]
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+def _listen(family: int, address: object) -> socket.socket:
+    return listening_socket(family, address, backlog=BACKLOG, send_buffer=SEND_BUFFER_BYTES)
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from gateway_wire import DONE, Message, Respond, Wire, gateway, post, token
 
-from exporter.gateway.model import Outcome
+from exporter.gateway.model import Exchange, Outcome
 
 USAGE = b'{"choices":[{"index":0,"text":"a"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 
@@ -33,6 +33,20 @@ def in_pieces(answer: bytes, pieces: int) -> Respond:
     return respond
 
 
+def told(got: Message, exchange: Exchange) -> tuple[object, ...]:
+    """What the client got, and what is known of it."""
+    return (
+        got.head,
+        got.body,
+        got.whole,
+        exchange.outcome,
+        exchange.reason,
+        exchange.status,
+        exchange.input_tokens,
+        exchange.output_tokens,
+    )
+
+
 @pytest.mark.parametrize("line", ["X-Kept: 1", "Connection: close"])
 @pytest.mark.parametrize(
     "answer",
@@ -55,21 +69,7 @@ async def test_an_answer_is_the_same_in_one_piece_and_in_two(answer: bytes, line
         async with gateway(in_pieces(answer, pieces)) as g:
             got = await g.ask(post(b'{"model":"m"}', "X-Request-Id: mine", line))
             exchange = await g.ledger.wait()
-            seen.append(
-                (
-                    got.head,
-                    got.body,
-                    got.whole,
-                    exchange.outcome,
-                    exchange.reason,
-                    exchange.status,
-                    exchange.input_tokens,
-                    exchange.output_tokens,
-                    exchange.response_bytes,
-                    g.gate.running,
-                    g.relay.held_bytes,
-                )
-            )
+            seen.append((*told(got, exchange), exchange.response_bytes, g.gate.running, g.relay.held_bytes))
     assert seen[0] == seen[1]
     assert seen[0][2]
 
@@ -116,20 +116,7 @@ async def test_a_stream_is_the_same_whatever_comes_with_its_head(
         async with gateway(respond) as g:
             got = await g.ask(post(b'{"model":"m","stream":true%b}' % asked.encode(), "X-Request-Id: mine"))
             exchange = await g.ledger.wait()
-            seen.append(
-                (
-                    got.head,
-                    got.body,
-                    got.whole,
-                    exchange.outcome,
-                    exchange.reason,
-                    exchange.status,
-                    exchange.input_tokens,
-                    exchange.output_tokens,
-                    exchange.tokens_seen,
-                    g.gate.running,
-                )
-            )
+            seen.append((*told(got, exchange), exchange.tokens_seen, g.gate.running))
     assert seen[0] == seen[1] == seen[2]
 
 
