@@ -33,8 +33,8 @@ _OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than a
 _SUCCESS: Final = Outcome.SUCCESS
 
 
-def note_whole(exchange: Exchange, head: AnswerHead, body: bytes) -> None:
-    """Tell the exchange of an answer that has come whole, other than a stream's, and ends it."""
+def at_once(exchange: Exchange, head: AnswerHead, raw: bytes, body: bytes, extra: bytes) -> bytes:
+    """What goes to the client for an answer that has come whole, other than a stream's; the exchange is told its end."""
     status = exchange.status = head.status
     if status < 400:
         exchange.outcome = _SUCCESS
@@ -42,6 +42,7 @@ def note_whole(exchange: Exchange, head: AnswerHead, body: bytes) -> None:
             read_answer(exchange, body)
     else:
         judge(exchange, status=status, whole=True)
+    return answer_head(head, raw, chunked=False, extra=extra) + body
 
 
 def ahead(

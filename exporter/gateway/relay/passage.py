@@ -8,8 +8,7 @@ from exporter.gateway.admission.refusals import UNREADABLE_MODEL
 from exporter.gateway.model import Dialect, Exchange, Refusal
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.request import read_request, with_usage
-from exporter.gateway.relay.answer import BARE, Answer, ahead, note_whole
-from exporter.gateway.relay.answer_heads import answer_head
+from exporter.gateway.relay.answer import BARE, Answer, ahead, at_once
 from exporter.gateway.relay.heads import RequestHead, onward_head
 from exporter.gateway.relay.own_answers import chunk, refusal_answer, whole_answer
 from exporter.gateway.relay.pool import Pool
@@ -268,9 +267,8 @@ class Passage:
         elif length is not None and not answer.head_can_wait(length):
             self.say_head()
         elif answer.head_out:
-            client.due = min(
-                client.due, relay.now
-            )  # the next sweep: who stands before us may count the seconds
+            # Until the next sweep, and no longer: whoever stands before us may count the seconds.
+            client.due = min(client.due, relay.now)
 
     def say_head(self) -> None:
         """Let the client know that its answer has begun, though nothing of it has come; from now on no other engine can answer."""
@@ -295,8 +293,7 @@ class Passage:
         extra = b"" if head.request_id else self.id_line
         if not self.keeps:
             extra += b"Connection: close\r\n"
-        note_whole(exchange, head, body)
-        self._write(answer_head(head, raw, chunked=False, extra=extra) + body)
+        self._write(at_once(exchange, head, raw, body, extra))
         self._done(engine, relay.clock())
         return True
 
