@@ -79,6 +79,9 @@ LOADS: dict[str, tuple[Load, tuple[Line, ...]]] = {
     "256 streams at 100 tokens/s": (
         Load(clients=256, warm_up=1.0, tokens=1_000_000, rate=100), (Line("CPU µs a chunk", "cpu_token"), Line("share of a core", "core")),
     ),
+    "32 streams as fast as they are read": (
+        Load(clients=32, warm_up=0.5, tokens=1_000_000), (Line("chunks a second", "tokens"), Line("CPU µs a chunk", "cpu_token")),
+    ),
     "streams of 100 tokens at 2500/s": (
         Load(clients=8, warm_up=0.5, tokens=100, rate=2500, seconds=2), (Line("CPU µs a chunk", "cpu_token"),),
     ),

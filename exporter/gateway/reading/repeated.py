@@ -7,60 +7,20 @@ JSON string's plain characters, says the same but for the text. It takes three c
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from exporter.gateway.reading.events import EVENT_LIMIT
 from exporter.gateway.reading.tokens import text_of
 
 _KEYS: Final = (b'"content":"', b'"text":"', b'"reasoning":"', b'"reasoning_content":"')
-_LONGEST: Final = 4096
+LONGEST: Final = 4096
 """Bytes of an event that is remembered."""
-_SIZES: Final = 8
-"""Sizes of chunks whose beginning is remembered: a text is short, so they are few."""
-_NEVER: Final = b"-"
-"""No chunk begins so: there is none of that size."""
 
 
-class Repeated:
-    """What chunks of chunked coding look like that hold one such event each."""
+class Mould(NamedTuple):
+    """What stands before and after the text in chunks of chunked coding that hold one such event each; their size lines go before."""
 
-    __slots__ = ("_after", "_before", "_known")
-
-    def __init__(self, before: bytes, after: bytes) -> None:
-        self._before = before
-        self._after = after + b"\r\n"
-        self._known: dict[int, bytes] = {}
-        """How a chunk begins, by its size: its size line and what stands before the text."""
-
-    def is_again(self, raw: bytes) -> bool:
-        """Whether `raw` is one chunk with one event that is a token, and says nothing else."""
-        size = len(raw)
-        after = self._after
-        begin = self._known.get(size) or self._begin(size)
-        if not raw.startswith(begin) or not raw.endswith(after):
-            return False
-        text = raw[len(begin) : size - len(after)]
-        try:
-            return (
-                text.decode().isprintable()
-                and b'"' not in text
-                and b"\\" not in text
-                and 0 < len(text) < EVENT_LIMIT - _LONGEST
-            )
-        except UnicodeDecodeError:
-            return False
-
-    def _begin(self, size: int) -> bytes:
-        for digits in range(1, 6):
-            line = b"%x\r\n" % max(size - digits - 4, 0)
-            if len(line) == digits + 2:
-                break
-        else:
-            return _NEVER
-        begin = line + self._before
-        if len(self._known) < _SIZES:
-            self._known[size] = begin
-        return begin
+    before: bytes
+    after: bytes
 
 
 def is_one_chunk(raw: bytes, content: bytes) -> bool:
@@ -72,10 +32,10 @@ def is_one_chunk(raw: bytes, content: bytes) -> bool:
     return content.startswith(b"data: ") and raw == b"%x\r\n%b\r\n" % (len(content), content)
 
 
-def repeated(event: bytes) -> Repeated | None:
+def mould_of(event: bytes) -> Mould | None:
     """The mould of an event; None where it is not a token that can be told again by its bytes."""
     size = len(event)
-    if size > _LONGEST or event.find(b"\n") != size - 2 or not event.endswith(b"}\n\n"):
+    if size > LONGEST or event.find(b"\n") != size - 2 or not event.endswith(b"}\n\n"):
         return None
     said = text_of(event[6:])
     if not said:
@@ -84,5 +44,5 @@ def repeated(event: bytes) -> Repeated | None:
     for key in _KEYS:
         before, found, after = event.partition(key + text + b'"')
         if found and event.count(key) == 1:
-            return Repeated(before + key, b'"' + after)
+            return Mould(before + key, b'"' + after + b"\r\n")
     return None

@@ -10,7 +10,7 @@ from exporter.gateway.reading.answer import AnswerReader, read_answer
 from exporter.gateway.reading.events import EventReader
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.plain import may_go_ahead
-from exporter.gateway.reading.repeated import Repeated, is_one_chunk, repeated
+from exporter.gateway.reading.repeated import Mould, mould_of
 from exporter.gateway.relay.answer_heads import AnswerHead, answer_head
 from exporter.gateway.relay.own_answers import LAST_CHUNK, chunk, error_event
 
@@ -25,10 +25,8 @@ _HEAD_WAITS: Final = 64 << 10
 """A head is sent together with the beginning of a body up to this long: alone it would be of no use, and a system call more."""
 _WHOLE_EVENT: Final = b"\n\n\r\n"
 """How bytes end that end with an event and its chunk."""
-_FIRST_LESSON: Final = 4
-"""Reads of a stream before it is looked at for what repeats: the first token is in more of a hurry than the thousandth."""
-_LAST_LESSON: Final = 16
-"""The same after which no more is learned: the reasoning has one mould, the words another, and some have none."""
+_LESSONS: Final = 16
+"""Reads of a stream that are looked at for what repeats: the reasoning has one mould, the words another, and some have none."""
 _OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than all that is asked of them
 _SUCCESS: Final = Outcome.SUCCESS
 
@@ -48,8 +46,8 @@ def at_once(exchange: Exchange, head: AnswerHead, raw: bytes, body: bytes, extra
 def ahead(
     exchange: Exchange, head: AnswerHead, raw: bytes, rest: bytes, *, asked_usage: bool, extra: bytes
 ) -> bytes:
-    """What goes to a client that knows chunks, head and all, before it is read, where a stream begins with `rest` as they all do;
-    nothing where it is to be read first. `raw`: the head as it came.
+    """What goes to a client that knows chunks, head and all, before it is read, where a stream begins with `rest`, plain events and not
+    the end; nothing where it is to be read first. `raw`: the head as it came.
     """
     if (
         head.status < 400
@@ -71,13 +69,12 @@ class Answer:
         "_exchange",
         "_gap",
         "_last",
+        "_lessons",
         "_mould",
         "_reader",
-        "_reads",
         "events",
         "head_out",
         "mode",
-        "repeated",
         "status",
         "to_close",
     )
@@ -103,11 +100,8 @@ class Answer:
         self.events: EventReader | None = None
         self._reader: AnswerReader | None = None
         self._last = b""
-        self._reads = 0
-        """How often something came that was read."""
-        self._mould: Repeated | None = None
-        self.repeated: Repeated | None = None
-        """Tells tokens that `token` may take, as long as nothing stands between two events."""
+        self._lessons = _LESSONS
+        self._mould: Mould | None = None
         bodiless = head.bodiless or exchange.method == "HEAD"
         hides = False
         if exchange.endpoint.dialect is not _OPAQUE and status < 400 and not head.encoded:
@@ -140,7 +134,6 @@ class Answer:
         """What goes to the client for more of the body: `raw` as it came, `body` its content."""
         mode = self.mode
         events = self.events
-        content = body
         if events is None:
             if body and self._reader is not None:
                 self._reader.feed(body)
@@ -154,35 +147,41 @@ class Answer:
             out = b"%x\r\n%b\r\n" % (len(body), body)
         if ended:
             out += self._end()
-        if events is not None:
+        return self._with_head(out, ended)
+
+    def events_came(self, raw: bytes, events: list[bytes], now: float) -> bytes:
+        """The same for plain events of a stream that is read, where `came` has left no part of one; an empty one is the end."""
+        reader = self.events
+        assert reader is not None
+        ended = not events[-1]
+        if ended:
+            events.pop()
+        passed = reader.take(events, now)
+        if self.mode == BARE:
+            out = b"".join(passed) + (self._end() if ended else b"")
+        elif passed is events:
+            out = raw
+        else:
+            out = b"".join([chunk(event) for event in passed]) + (self._end() if ended else b"")
+        return self._with_head(out, ended)
+
+    def _with_head(self, out: bytes, ended: bool) -> bytes:
+        if self.events is not None:
             self._last = out or self._last
         if self.head_out and (out or ended):
             out = self.head_out + out
             self.head_out = b""
-        if events is not None:
-            self._reads += 1
-            if self._reads > _FIRST_LESSON:
-                self.repeated = self._learned(raw, content)
         return out
 
-    def _learned(self, raw: bytes, content: bytes) -> Repeated | None:
-        """What may come next, if what has come ends where a chunk and an event end."""
+    def mould_after(self, event: bytes) -> Mould | None:
+        """What comes next may look like, where a chunk and its event have just ended: `event`."""
         assert self.events is not None
         if self._exchange.last_token is None or self.head_out or self.mode == BARE or not self.events.calm:
             return None
-        if not is_one_chunk(raw, content):
-            return None
-        if self._reads <= _LAST_LESSON:
-            self._mould = repeated(content) or self._mould
+        if self._lessons:
+            self._lessons -= 1
+            self._mould = mould_of(event) or self._mould
         return self._mould
-
-    def token(self, raw: bytes, now: float) -> None:
-        """A token that `repeated` has told, in a chunk that goes out as it came; not the first, for that was read."""
-        self._last = raw
-        exchange = self._exchange
-        self._gap(now - exchange.last_token)  # type: ignore[operator]
-        exchange.last_token = now
-        exchange.tokens_seen += 1
 
     def _end(self) -> bytes:
         if self._reader is not None:

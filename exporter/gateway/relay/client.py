@@ -408,7 +408,7 @@ class ClientConnection(asyncio.Protocol):
             if passage is None:
                 return
             passage.say_head()
-            since = passage.heard
+            since = passage.last_heard()
             self.due = since + settings.read_timeout if passage.engine is not None else now + 1.0
             if self.due <= now:
                 passage.timed_out()

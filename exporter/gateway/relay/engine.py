@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
+from exporter.gateway.reading.plain import plain_events
 from exporter.gateway.relay.answer_heads import read_answer_head
 from exporter.gateway.relay.bodies import ChunkedBody
 from exporter.gateway.relay.lines import HEAD_END
+from exporter.gateway.relay.sockets import SocketTransport
 
 if TYPE_CHECKING:
-    from exporter.gateway.reading.repeated import Repeated
     from exporter.gateway.relay.answer_heads import AnswerHead
+    from exporter.gateway.relay.flow import Flow
     from exporter.gateway.relay.passage import Passage
     from exporter.gateway.relay.pool import Pool
 
@@ -31,14 +33,14 @@ class EngineConnection(asyncio.Protocol):
         "_head_read",
         "_head_so_far",
         "_missing",
-        "_next_chunks",
+        "_plain",
         "answered",
         "closed",
+        "flow",
         "idle_since",
         "keep_alive",
         "passage",
         "pool",
-        "repeated",
         "reused",
         "transport",
     )
@@ -53,15 +55,15 @@ class EngineConnection(asyncio.Protocol):
         """Whether it carried a request before this one, so that the engine may have been about to close it."""
         self.answered = False
         """Whether a byte of the answer has come."""
-        self.repeated: Repeated | None = None
-        """Tells tokens at a glance, where the answer between two events of a stream has taught it to."""
+        self.flow: Flow | None = None
+        """Takes the tokens of a stream, while nothing stands between two of its events."""
         self.keep_alive = True
         self.idle_since = 0.0
         self._head_so_far = b""
         self._head_read = False
         self._chunks: ChunkedBody | None = None
-        self._next_chunks: ChunkedBody | None = None
-        """For the next answer: made when the last one is whole, for it takes as long as half a token."""
+        self._plain = False
+        """Whether the answer is a stream that has come in its plainest spelling so far: the next byte begins a chunk."""
         self._missing = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -72,31 +74,50 @@ class EngineConnection(asyncio.Protocol):
         """Send a request, or its beginning; its answer goes to `passage`."""
         self.passage = passage
         self.answered = self._head_read = False
-        self.repeated = None
         self.transport.write(data)
 
     def abort(self) -> None:
         """Close at once, so that the engine gives the request up; nobody hears of it."""
         self.passage = None
         self.keep_alive = False
+        self.follow(None)
         self.transport.abort()
 
+    def follow(self, flow: Flow | None) -> None:
+        """Have `flow` look first at what comes, or nobody."""
+        self.flow = flow
+        transport = self.transport
+        if type(transport) is SocketTransport:
+            transport.hand_to(self.read if flow is None else flow.came)
+
     def data_received(self, data: bytes) -> None:
+        """More of the answer has come."""
+        if self.flow is None:
+            self.read(data)
+        else:
+            self.flow.came(data)
+
+    def read(self, data: bytes) -> None:
         """Take the answer's next bytes out of their framing."""
         passage = self.passage
         if passage is None:
             self.abort()  # Nothing was asked on an idle connection: what else would it answer wrongly?
             return
-        repeated = self.repeated
-        if repeated is not None and repeated.is_again(data):
-            passage.token_came(data)
-            return
+        events = None
         if not self._head_read:
             self.answered = True
             rest = self._read_head(passage, data)
             if rest is None:
                 return
-            data = rest
+            data, events = rest
+        elif self._plain:
+            events = plain_events(data)
+        if events is not None:
+            passage.events_came(data, events)
+            return
+        if self._plain:
+            self._plain = False
+            self._chunks = ChunkedBody()
         chunks = self._chunks
         if chunks is None:
             missing = self._missing = self._missing - len(data)
@@ -114,11 +135,11 @@ class EngineConnection(asyncio.Protocol):
             passage.answer_broke("bytes after the end of the answer")
         else:
             passage.answer_came(data, body, chunks.complete)
-            if chunks.complete and not self.closed:
-                self._next_chunks = ChunkedBody()
 
-    def _read_head(self, passage: Passage, data: bytes) -> bytes | None:
-        """Pass the answer's head on once it is whole; the bytes after it, or None where there is nothing more to do now."""
+    def _read_head(self, passage: Passage, data: bytes) -> tuple[bytes, list[bytes] | None] | None:
+        """Pass the answer's head on once it is whole; the bytes after it, and the events that they are if they are plain ones, or None
+        where there is nothing more to do now.
+        """
         pool = self.pool
         head = pool.last_head
         if head is not None and not self._head_so_far:
@@ -156,19 +177,23 @@ class EngineConnection(asyncio.Protocol):
             return None
         self._head_read = True
         rest = data[end:]
-        passage.answer_began(head, data[:end], length, rest)
+        events = plain_events(rest) if rest and head.event_stream and head.chunked else None
+        passage.answer_began(head, data[:end], length, rest, events)
         self._begin_body(passage, head, length)
-        return rest
+        return rest, events if self._plain else None
 
     def _begin_body(self, passage: Passage, head: AnswerHead, length: int | None) -> None:
         """How the end of the body will be known, RFC 9112 6.3."""
         self._chunks = None
+        self._plain = False
         self.keep_alive = head.keep_alive
         if passage.exchange.method == "HEAD" or head.bodiless:
             self._missing = 0
         elif head.chunked:
-            self._chunks = self._next_chunks or ChunkedBody()
-            self._next_chunks = None
+            if head.event_stream:
+                self._plain = True
+            else:
+                self._chunks = ChunkedBody()
         elif length is not None:
             self._missing = length
         else:

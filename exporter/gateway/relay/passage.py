@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final
 from exporter.gateway.admission.refusals import UNREADABLE_MODEL
 from exporter.gateway.model import Dialect, Exchange, Refusal
 from exporter.gateway.reading.outcome import judge
+from exporter.gateway.reading.repeated import is_one_chunk
 from exporter.gateway.reading.request import read_request, with_usage
 from exporter.gateway.relay.answer import BARE, Answer, ahead, at_once
+from exporter.gateway.relay.flow import Flow
 from exporter.gateway.relay.heads import RequestHead, onward_head
 from exporter.gateway.relay.own_answers import chunk, refusal_answer, whole_answer
 from exporter.gateway.relay.pool import Pool
@@ -17,6 +19,7 @@ from exporter.gateway.relay.refusals import ENGINE_BROKE_HTTP, ENGINE_LOST, ENGI
 if TYPE_CHECKING:
     from exporter.gateway.admission.fleet import Backend
     from exporter.gateway.admission.limits import Limits
+    from exporter.gateway.reading.repeated import Mould
     from exporter.gateway.relay.answer_heads import AnswerHead
     from exporter.gateway.relay.client import ClientConnection
     from exporter.gateway.relay.engine import EngineConnection
@@ -73,7 +76,7 @@ class Passage:
         self.backend: Backend | None = None
         self.engine: EngineConnection | None = None
         self.heard = 0.0
-        """When the engine last said something, or the request went to it."""
+        """The same, less the tokens that have gone the short way."""
         self.over = False
         self.waits = False
         self.keeps = True
@@ -228,9 +231,11 @@ class Passage:
 
     # The answer
 
-    def answer_began(self, head: AnswerHead, raw: bytes, length: int | None, rest: bytes) -> None:
+    def answer_began(
+        self, head: AnswerHead, raw: bytes, length: int | None, rest: bytes, events: list[bytes] | None
+    ) -> None:
         """The engine's head is whole. `raw`, `length`: as they are this time, for `head` may be of an answer like this one.
-        `rest`: what has come of the body, which `answer_came` will be called with.
+        `rest`: what has come of the body, `events` if it is that: `events_came` or `answer_came` will be called with it.
         """
         client = self.client
         relay = client.relay
@@ -243,7 +248,7 @@ class Passage:
             extra += b"Connection: close\r\n"
         elif not modern:
             extra += b"Connection: keep-alive\r\n"
-        if head.event_stream and rest and modern:
+        if events is not None and events[-1] and modern:
             out = ahead(self.exchange, head, raw, rest, asked_usage=self._asked_usage, extra=extra)
             if out:
                 self._ahead = True
@@ -297,30 +302,72 @@ class Passage:
         self._done(engine, relay.clock())
         return True
 
-    def answer_came(self, raw: bytes, body: bytes, ended: bool) -> None:
-        """More of the answer: `raw` as it came, `body` its content."""
+    def events_came(self, raw: bytes, events: list[bytes]) -> None:
+        """More of a stream in its plainest spelling: `raw` as it came, `events` what it is, an empty one where it ends."""
         answer = self._answer
+        assert answer is not None
+        ended = not events[-1]
+        if answer.events is None or self.client.relay.content is not None:
+            self.answer_came(raw, b"".join(events), ended)
+            return
+        last = events[-1]
         if self._ahead:
             self._ahead = False
             now = self.heard
-            answer.came(raw, body, ended, now)  # type: ignore[union-attr]
+            answer.events_came(raw, events, now)
         else:
             now = self.heard = self.client.relay.clock()
-            out = answer.came(raw, body, ended, now)  # type: ignore[union-attr]
+            out = answer.events_came(raw, events, now)
             if out:
                 self._write(out)
         if ended:
             self._finish(now)
-        elif self.engine is not None and self.client.relay.content is None:
-            self.engine.repeated = answer.repeated  # type: ignore[union-attr]
+        elif self.engine is not None:
+            self._follow(answer.mould_after(last))
 
-    def token_came(self, raw: bytes) -> None:
-        """A token has come, in a chunk that goes on as it is."""
-        client = self.client
-        now = self.heard = client.relay.clock()
-        client.transport.write(raw)
-        self.exchange.response_bytes += len(raw)
-        self._answer.token(raw, now)  # type: ignore[union-attr]
+    def answer_came(self, raw: bytes, body: bytes, ended: bool) -> None:
+        """More of the answer: `raw` as it came, `body` its content."""
+        answer = self._answer
+        assert answer is not None
+        if self._ahead:
+            self._ahead = False
+            now = self.heard
+            answer.came(raw, body, ended, now)
+        else:
+            now = self.heard = self.client.relay.clock()
+            out = answer.came(raw, body, ended, now)
+            if out:
+                self._write(out)
+        if ended:
+            self._finish(now)
+        elif self.engine is not None and answer.events is not None and self.client.relay.content is None:
+            self._follow(answer.mould_after(body) if is_one_chunk(raw, body) else None)
+
+    def _follow(self, mould: Mould | None) -> None:
+        """Let the tokens that come next, if they can be told at a glance, go a shorter way."""
+        engine = self.engine
+        assert engine is not None
+        flow = engine.flow
+        if mould is None:
+            if flow is not None:
+                engine.follow(None)
+        elif flow is None or flow.mould is not mould:
+            client = self.client
+            relay = client.relay
+            engine.follow(
+                Flow(
+                    mould,
+                    self.exchange,
+                    engine=engine,
+                    write=client.transport.write,
+                    gap=relay.recorder.gap(self.exchange.model),
+                    clock=relay.clock,
+                )
+            )
+
+    def last_heard(self) -> float:
+        """When the engine last said something, or the request went to it."""
+        return max(self.heard, self.exchange.last_token or 0.0)
 
     def _write(self, out: bytes) -> None:
         self._answered = True

@@ -57,6 +57,8 @@ class Pool:
     def put(self, connection: EngineConnection, now: float) -> None:
         """Keep a connection whose answer is whole."""
         connection.passage = None
+        if connection.flow is not None:
+            connection.follow(None)
         connection.reused = True
         connection.idle_since = now
         self.idle.append(connection)

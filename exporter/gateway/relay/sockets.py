@@ -54,7 +54,7 @@ class SocketTransport(asyncio.Transport):
         self._reading = True
         self._receive = connection.recv_into
         self._send = connection.send
-        self._received = protocol.data_received
+        self._received: Callable[[bytes], None] = protocol.data_received
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -62,12 +62,17 @@ class SocketTransport(asyncio.Transport):
         if not self._lost:
             self._watch()
 
+    def hand_to(self, received: Callable[[bytes], None]) -> None:
+        """Give what comes from now on to `received` instead of the protocol's `data_received`."""
+        self._received = received
+
     def _ready(self, event: int) -> None:
         if event & WRITABLE and self._buffer:
             self._flush()
         if event & ~WRITABLE and self._reading and not self._closing:
+            receive, received = self._receive, self._received
             try:
-                size = self._receive(_buffer)
+                size = receive(_buffer)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -75,7 +80,7 @@ class SocketTransport(asyncio.Transport):
                 return
             try:
                 if size:
-                    self._received(bytes(_view[:size]))
+                    received(bytes(_view[:size]))
                 elif not self._protocol.eof_received():
                     self._reading = False
                     self.close()
@@ -104,8 +109,9 @@ class SocketTransport(asyncio.Transport):
         if self._buffer:
             self._buffer += data
         elif not self._lost:
+            send = self._send
             try:
-                sent = self._send(data)
+                sent = send(data)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:

@@ -17,6 +17,7 @@ def chunk(content: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(content), content)
 
 
+COUNTS = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'
 PIECES = st.one_of(
     st.text(max_size=8).map(lambda text: chunk(event(text))),
     st.integers(90, 300).map(lambda size: chunk(event("x" * size))),
@@ -36,7 +37,7 @@ PIECES = st.one_of(
             chunk(event() + b"\n"),
             chunk(b"\n"),
             chunk(b'data: {"choices":[],"us\\u0061ge":{"prompt_tokens":1,"completion_tokens":2}}\n\n'),
-            chunk(b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'),
+            chunk(COUNTS),
             chunk(chunk(event("inner"))),
             b"00" + chunk(event("zeros")),
             b"5;a=b\r\ndata:\r\n",

@@ -2,79 +2,52 @@
 
 from __future__ import annotations
 
-import httptools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stream_pieces import HEAD, PIECES, chunk, event
+from relay_pair import Pair, told
+from stream_pieces import COUNTS, HEAD, PIECES, chunk, event
 
 from exporter.gateway.model import Dialect, Endpoint, Exchange
-from exporter.gateway.reading.repeated import is_one_chunk, repeated
+from exporter.gateway.reading.repeated import is_one_chunk, mould_of
 from exporter.gateway.relay.answer import Answer
 from exporter.gateway.relay.answer_heads import read_answer_head
 from exporter.gateway.relay.bodies import ChunkedBody
 
-CHAT = Endpoint("/v1/chat/completions", Dialect.CHAT, frozenset({"POST"}))
+END = chunk(event(finish='"stop"')) + chunk(COUNTS) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
-def told(reads: list[bytes], *, hides: bool, glances: bool) -> tuple[object, ...]:
-    exchange = Exchange(CHAT, "POST", "id", "127.0.0.1", 0.0)
-    head = read_answer_head(HEAD)
-    gaps: list[float] = []
-    answer = Answer(
-        exchange, head, HEAD, None, modern=True, asked_usage=hides, extra=b"",
-        gaps=lambda model: gaps.append, fingerprints={},
-    )  # fmt: skip
-    body = ChunkedBody()
-    out = b""
-    glanced = 0
-    for at, raw in enumerate(reads):
-        now = float(at)
-        if glances and answer.repeated is not None and answer.repeated.is_again(raw):
-            answer.token(raw, now)
-            out += raw
-            glanced += 1
-            continue
-        try:
-            content = body.feed(raw)
-        except httptools.HttpParserError:
-            break
-        out += answer.came(raw, content, False, now)
-    told.glanced = glanced  # type: ignore[attr-defined]
-    events = answer.events
-    assert events is not None
-    return (
-        out, events.rest(), events.finished, events.failed, gaps, exchange.tokens_seen, exchange.first_token,
-        exchange.last_token, exchange.input_tokens, exchange.output_tokens,
-    )  # fmt: skip
-
-
-@settings(max_examples=300)
-@given(st.lists(PIECES, max_size=12), st.booleans(), st.lists(st.integers(1, 600), max_size=6))
-def test_a_glance_says_what_reading_says(pieces: list[bytes], hides: bool, cuts: list[int]) -> None:
-    reads = [chunk(event(text)) for text in "abcdefg"]
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=12), st.booleans(), st.lists(st.integers(1, 600), max_size=6), st.booleans())
+def test_a_glance_says_what_reading_says(
+    pieces: list[bytes], hides: bool, cuts: list[int], together: bool
+) -> None:
+    reads = [HEAD, chunk(event("a"))]
     for number, piece in enumerate(pieces):
         cut = cuts[number % len(cuts)] if cuts and number % 3 == 2 else len(piece)
         reads += [part for part in (piece[:cut], piece[cut:]) if part]
         reads.append(chunk(event("again")))
-    assert told(reads, hides=hides, glances=True) == told(reads, hides=hides, glances=False)
+    if together:
+        reads = [b"".join(reads[:3]), *reads[3:]]
+    for ending in ([], [END], [END[:30], END[30:]]):
+        assert told(reads + ending, hides=hides, short=True) == told(reads + ending, hides=hides, short=False)
 
 
 def test_the_tokens_of_an_ordinary_stream_are_told_at_a_glance() -> None:
-    reads = [chunk(event(text)) for text in ("", *"abcdefgh", "é", "日本", "x" * 200, r"\n", "i", "j")]
-    told(reads, hides=True, glances=True)
-    assert told.glanced == 9  # type: ignore[attr-defined]
+    reads = [chunk(event(text)) for text in ("", *"ab", "é", "日本", "x" * 200, r"\n", "i", "j")]
+    told([HEAD, *reads], hides=True, short=True)
+    assert told.glanced == 6  # type: ignore[attr-defined]
 
 
 def test_a_chunk_of_no_possible_size_is_none() -> None:
-    mould = repeated(event())
-    assert mould is not None
     for size in range(1, 600):
         whole = chunk(event("x" * size))
-        assert mould.is_again(whole)
-        for wrong in (-1, 1):
-            said = b"%x\r\n%b\r\n" % (len(event("x" * size)) + wrong, event("x" * size))
-            assert not mould.is_again(said)
+        for wrong in (-1, 0, 1):
+            pair = Pair()
+            pair.ask(b'{"model":"m","stream":true}')
+            pair.hear(HEAD + chunk(event()))
+            pair.hear(b"%x\r\n%b\r\n" % (len(event("x" * size)) + wrong, event("x" * size)))
+            assert pair.glanced == (wrong == 0), whole
 
 
 @pytest.mark.parametrize(
@@ -94,7 +67,7 @@ def test_a_chunk_of_no_possible_size_is_none() -> None:
     ],
 )
 def test_what_says_more_than_a_text_is_no_mould(other: bytes) -> None:
-    assert repeated(other) is None
+    assert mould_of(other) is None
 
 
 def test_one_chunk_is_one_in_our_own_spelling() -> None:
@@ -113,6 +86,6 @@ def test_nothing_is_told_at_a_glance_that_reading_takes_for_no_token() -> None:
     body = ChunkedBody()
     for at in range(20):
         raw = chunk(event("a"))
-        assert answer.repeated is None
         answer.came(raw, body.feed(raw), False, float(at))
+        assert answer.mould_after(event("a")) is None
     assert of.tokens_seen == 0

@@ -1,0 +1,115 @@
+"""The middle of a stream: one token after the other, each in a chunk that goes on as it came.
+
+Nearly all that a gateway reads is this, and it comes thousands of times a second, each time after its memory was used for something
+else. So it is one short way through few objects; whatever is not such a token goes the way of all answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from exporter.gateway.reading.repeated import LONGEST, Mould
+
+if TYPE_CHECKING:
+    from exporter.gateway.model import Exchange
+    from exporter.gateway.relay.engine import EngineConnection
+
+_QUICK_ACK: Final = getattr(socket, "TCP_QUICKACK", None)
+_TOO_LONG: Final = 2 * LONGEST
+"""Bytes of a chunk that is not looked at."""
+_LOOK: Final = 32
+"""Tokens after which a stream is known to be fast."""
+_FAST: Final = 0.03
+"""Seconds from one token to the next, less than the 40 ms for which Linux puts an acknowledgement off (TCP_DELACK_MIN)."""
+
+
+def _size_line(size: int) -> bytes:
+    """The size line of a chunk of so many bytes in all; what begins no chunk where there is none of that size."""
+    for digits in range(1, 5):
+        line = b"%x\r\n" % max(size - digits - 4, 0)
+        if len(line) == digits + 2:
+            return line
+    return b"-"
+
+
+_SIZE_LINES: Final = [_size_line(size) for size in range(_TOO_LONG)]
+
+
+class Flow:
+    """Takes what an engine's connection reads, and passes on what came out of `mould`; all else goes the long way."""
+
+    __slots__ = (
+        "_after",
+        "_before",
+        "_clock",
+        "_engine",
+        "_exchange",
+        "_gap",
+        "_known_at",
+        "_otherwise",
+        "_since",
+        "_write",
+        "mould",
+    )
+
+    def __init__(
+        self,
+        mould: Mould,
+        exchange: Exchange,
+        *,
+        engine: EngineConnection,
+        write: Callable[[bytes], None],
+        gap: Callable[[float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`exchange` has had its first token. `write`: to its client; `gap`: where the seconds between two tokens are counted."""
+        self.mould = mould
+        self._before, self._after = mould
+        self._exchange = exchange
+        self._engine = engine
+        self._otherwise = engine.read
+        self._write = write
+        self._gap = gap
+        self._clock = clock
+        self._since = exchange.last_token or 0.0
+        self._known_at = exchange.tokens_seen + _LOOK
+
+    def came(self, data: bytes) -> None:
+        """The engine said something: one chunk with one event that is a token, and says nothing else, or anything."""
+        size = len(data)
+        if size < _TOO_LONG:
+            line, before, after = _SIZE_LINES[size], self._before, self._after
+            begin = len(line)
+            if data.startswith(line) and data.startswith(before, begin) and data.endswith(after):
+                text = data[begin + len(before) : -len(after)]
+                try:
+                    plain = text.decode().isprintable() and b'"' not in text and b"\\" not in text
+                except UnicodeDecodeError:
+                    plain = False
+                if plain and text:
+                    write, gap, clock, exchange = self._write, self._gap, self._clock, self._exchange
+                    write(data)
+                    now = clock()
+                    gap(now - exchange.last_token)  # type: ignore[operator]
+                    exchange.last_token = now
+                    exchange.response_bytes += size
+                    seen = exchange.tokens_seen = exchange.tokens_seen + 1
+                    if seen == self._known_at:
+                        self._settle(now)
+                    return
+        otherwise = self._otherwise
+        otherwise(data)
+
+    def _settle(self, now: float) -> None:
+        """Acknowledge the tokens of a fast stream two at a time: on its own, each acknowledgement is a packet that we pay for.
+
+        The kernel goes back to its old way by itself once a token keeps it waiting for too long.
+        """
+        fast = now - self._since < _LOOK * _FAST
+        connection = self._engine.transport.get_extra_info("socket")
+        if fast and _QUICK_ACK is not None and connection is not None:
+            with contextlib.suppress(OSError):  # not TCP
+                connection.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 0)
