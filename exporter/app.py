@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from exporter import __version__, allocator, logs
+from exporter import __version__, allocator, code_pages, logs
 from exporter.engines import Engines, check_ports, stray_folders, warn_of_shared_gpus, watched_engines
 from exporter.errors import ConfigError
 from exporter.exposition.block import Block
@@ -324,6 +324,7 @@ async def _live(
             # What was loaded stays: going through it for garbage would halt everything for 70 ms now and then.
             gc.freeze()
             gc.enable()
+            await asyncio.to_thread(code_pages.let_go)
             notifier.ready()
             await strays.end()
             await engines.run()
