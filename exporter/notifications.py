@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,9 +23,11 @@ from exporter.notify.metrics import NotifyMetrics
 from exporter.notify.model import Alert, Context
 from exporter.notify.outbox.outbox import Outbox
 from exporter.notify.receivers.build import load_receivers
-from exporter.notify.report.reporting import Reporting
 from exporter.settings import Settings
 from exporter.storage.model import Storage
+
+if TYPE_CHECKING:
+    from exporter.notify.report.reporting import Reporting
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +100,8 @@ class Notifications:
         if self._pushing is not None:
             self._pushing.put([alert for alert in saved.alerts if alert.until is None])
         if self._settings.notify.report != "off":
+            from exporter.notify.report.reporting import Reporting  # by default there is none
+
             self._report = Reporting(self._settings, storage, self._url, data_dir / "report.json")
         self._metrics.reloaded(time.time())
         if not config.endpoints and self._pushing is None:

@@ -34,7 +34,12 @@ class Part(BaseModel):
     """A mapping in the file: frozen, and an unknown key is a mistake."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True, serialize_by_alias=True
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        serialize_by_alias=True,
+        defer_build=True,  # until a file has it: of two dozen kinds of parts it has one or two, or none
     )
 
     refused: ClassVar[Mapping[str, str]] = {}
