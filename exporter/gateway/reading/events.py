@@ -11,6 +11,7 @@ from collections.abc import Callable, MutableMapping
 
 from exporter.gateway.model import Dialect, Exchange
 from exporter.gateway.reading.frames import OVERLAP, event_data, event_end, event_name
+from exporter.gateway.reading.plain import stamped
 from exporter.gateway.reading.tokens import (
     COUNTED,
     COUNTS,
@@ -146,7 +147,7 @@ class EventReader:
         """The bytes still held, at the end of the body."""
         out = [self._read(b"", self._now, last=True)] if self._returns else []
         if self._finish:
-            out.append(_stamped(self._finish, self._known_fingerprint()))
+            out.append(stamped(self._finish, self._known_fingerprint()))
             self._finish = b""
         out.append(bytes(self._buffer[self._passed :]))
         self._buffer = b""
@@ -219,11 +220,11 @@ class EventReader:
             self._hide = False
             self._learn_fingerprint()
             if finish:
-                out.append(_stamped(finish, self._story.fingerprint))
+                out.append(stamped(finish, self._story.fingerprint))
             self._finish = b""
             return
         if finish:
-            out.append(_stamped(finish, self._known_fingerprint()))
+            out.append(stamped(finish, self._known_fingerprint()))
             self._finish = b""
         if not self._hide:
             out.append(event)
@@ -231,7 +232,7 @@ class EventReader:
             self._finish = event
             self._calm = False
         elif meaning == FINISH:
-            out.append(_stamped(event, self._known_fingerprint()))
+            out.append(stamped(event, self._known_fingerprint()))
         else:
             self._hide = meaning != COUNTED
             out.append(event)
@@ -251,10 +252,3 @@ def _content(event: bytes) -> bytes | None:
     if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 < EVENT_LIMIT - 1:
         return event[6:]
     return event_data(event)
-
-
-def _stamped(event: bytes, fingerprint: bytes) -> bytes:
-    """The chunk with `system_fingerprint` where vLLM has it: the last member."""
-    if not fingerprint or not event.endswith(b"}\n\n"):
-        return event
-    return b"".join((event[:-3], b',"system_fingerprint":', fingerprint, b"}\n\n"))

@@ -9,7 +9,7 @@ from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
 from exporter.gateway.reading.answer import AnswerReader, read_answer
 from exporter.gateway.reading.events import EventReader
 from exporter.gateway.reading.outcome import judge
-from exporter.gateway.reading.plain import may_go_ahead
+from exporter.gateway.reading.plain import may_go_ahead, without_counts
 from exporter.gateway.reading.repeated import Mould, mould_of
 from exporter.gateway.relay.answer_heads import AnswerHead, answer_head
 from exporter.gateway.relay.own_answers import LAST_CHUNK, chunk, error_event
@@ -44,22 +44,34 @@ def at_once(exchange: Exchange, head: AnswerHead, raw: bytes, body: bytes, extra
 
 
 def ahead(
-    exchange: Exchange, head: AnswerHead, raw: bytes, rest: bytes, *, asked_usage: bool, extra: bytes
+    exchange: Exchange,
+    head: AnswerHead,
+    raw: bytes,
+    rest: bytes,
+    events: list[bytes],
+    *,
+    asked_usage: bool,
+    extra: bytes,
 ) -> bytes:
-    """What goes to a client that knows chunks, head and all, before it is read, where a stream begins with `rest`, plain events and not
-    the end; nothing where it is to be read first. `raw`: the head as it came.
+    """What goes to a client that knows chunks, head and all, before it is read, where a stream begins with `rest`, plain `events`, or is
+    that; nothing where it is to be read first. `raw`: the head as it came.
     """
     if (
-        head.status < 400
-        and head.chunked
-        and exchange.endpoint.dialect is not _OPAQUE
-        and exchange.method != "HEAD"
-        and not head.bodiless
-        and not head.encoded
-        and may_go_ahead(rest, hides=asked_usage)
+        head.status >= 400
+        or not head.chunked
+        or head.bodiless
+        or head.encoded
+        or exchange.endpoint.dialect is _OPAQUE
+        or exchange.method == "HEAD"
     ):
-        return answer_head(head, raw, chunked=True, extra=extra) + rest
-    return b""
+        return b""
+    if not asked_usage or (events[-1] and may_go_ahead(rest)):
+        out = rest
+    elif events[-1] or (left := without_counts(events)) is None:
+        return b""
+    else:
+        out = b"".join([chunk(event) for event in left]) + LAST_CHUNK
+    return answer_head(head, raw, chunked=True, extra=extra) + out
 
 
 class Answer:

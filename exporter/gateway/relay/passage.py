@@ -248,10 +248,12 @@ class Passage:
             extra += b"Connection: close\r\n"
         elif not modern:
             extra += b"Connection: keep-alive\r\n"
-        if events is not None and events[-1] and modern:
-            out = ahead(self.exchange, head, raw, rest, asked_usage=self._asked_usage, extra=extra)
+        hides = self._asked_usage
+        if events is not None and modern:
+            out = ahead(self.exchange, head, raw, rest, events, asked_usage=hides, extra=extra)
             if out:
                 self._ahead = True
+                hides = hides and events[-1] != b""  # else it has been hidden already
                 self.exchange.status = head.status
                 self.heard = relay.clock()
                 self._write(out)
@@ -262,7 +264,7 @@ class Passage:
             raw,
             length,
             modern=modern,
-            asked_usage=self._asked_usage,
+            asked_usage=hides,
             extra=extra,
             gaps=relay.recorder.gap,
             fingerprints=relay.fingerprints,

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import contextvars
 import errno
-import math
 import select
 import selectors
 import socket
@@ -118,7 +117,7 @@ class _Selector(selectors.BaseSelector):
         handlers = self.handlers
         others: list[tuple[selectors.SelectorKey, int]] = []
         end = 0.0 if timeout is None else monotonic() + timeout
-        left = -1.0 if timeout is None else math.ceil(max(timeout, 0.0) * 1e3) * 1e-3
+        left = -1.0 if timeout is None else max(timeout, 0.0)
         self.wanted = False
         while True:
             events = poll(left, _AT_ONCE)
@@ -139,7 +138,6 @@ class _Selector(selectors.BaseSelector):
                 left = end - monotonic()
                 if left <= 0.0:
                     return others
-                left = math.ceil(left * 1e3) * 1e-3
 
 
 def _raise(error: Exception) -> None:

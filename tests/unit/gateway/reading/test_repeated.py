@@ -31,6 +31,8 @@ def test_a_glance_says_what_reading_says(
         reads = [b"".join(reads[:3]), *reads[3:]]
     for ending in ([], [END], [END[:30], END[30:]]):
         assert told(reads + ending, hides=hides, short=True) == told(reads + ending, hides=hides, short=False)
+    whole = [HEAD + b"".join([*pieces, END])]
+    assert told(whole, hides=hides, short=True) == told(whole, hides=hides, short=False)
 
 
 def test_the_tokens_of_an_ordinary_stream_are_told_at_a_glance() -> None:
