@@ -324,8 +324,8 @@ async def _live(
             # What was loaded stays: going through it for garbage would halt everything for 70 ms now and then.
             gc.freeze()
             gc.enable()
-            await asyncio.to_thread(code_pages.let_go)
             notifier.ready()
+            tasks.create_task(asyncio.to_thread(code_pages.let_go), name="code pages")
             await strays.end()
             await engines.run()
             notifier.stopping()
