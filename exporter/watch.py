@@ -175,7 +175,6 @@ class Watch:
 
     def facts(self) -> EngineFacts:
         """What messages say of the engine: its output is ours only where we started it."""
-        from exporter.engine.supervisor import OUTPUT_NAME
         from exporter.notify.engine_facts import EngineFacts
 
         watched = self.watched
@@ -183,6 +182,8 @@ class Watch:
             key = watched.settings.api_key
             secrets = () if key is None else (key.get_secret_value(),)
             return EngineFacts(lambda: self.engine.status, None, secrets)
+        from exporter.engine.supervisor import OUTPUT_NAME
+
         return EngineFacts(
             lambda: self.engine.status, watched.data_dir / OUTPUT_NAME, watched.command.secrets
         )
