@@ -56,6 +56,7 @@ class EventReader:
         "_start",
         "_story",
         "_typed",
+        "told_token",
     )
 
     def __init__(
@@ -75,6 +76,8 @@ class EventReader:
         self._now = 0.0
         self._calm = True
         """Whether nothing is held and the last event was whole."""
+        self.told_token = False
+        """Whether the last event was a token, and neither finished anything nor told counts."""
         self._buffer: bytes | bytearray = b""
         """The incomplete event at the end; of one too long to be read, its end so far."""
         self._passed = 0
@@ -108,9 +111,11 @@ class EventReader:
         if self._calm and data.endswith(b"\n\n") and b"\r" not in data:
             # One whole event, as it nearly always comes. All else goes the patient way, to the same result.
             last_line = len(data) - 2
+            seen = self._story.exchange.tokens_seen
             if not self._typed:
                 if data.startswith(b"data: ") and data.find(b"\n") == last_line < EVENT_LIMIT - 1:
                     meaning = self._look(self._story, data[6:], now)
+                    self.told_token = meaning == PLAIN and self._story.exchange.tokens_seen > seen
                     if meaning == PLAIN or not self._hide:
                         return data
                     out: list[bytes] = []
@@ -120,28 +125,30 @@ class EventReader:
                 line = data.find(b"\n") + 1
                 if data.startswith(b"data: ", line) and data.find(b"\n", line) == last_line < EVENT_LIMIT - 1:
                     self._look(self._story, data[line + 6 :], now)
+                    self.told_token = self._story.exchange.tokens_seen > seen
                     return data
         return self._read(data, now, last=False)
 
     def take(self, events: list[bytes], now: float) -> list[bytes]:
         """The same for whole events, where `feed` has left none incomplete; `events` itself where nothing is held or hidden."""
-        look, story = self._look, self._story
+        look, story, hides = self._look, self._story, self._hide
+        exchange = story.exchange
         self._now = now
-        if not self._hide:
-            for event in events:
-                if (content := _content(event)) is not None:
-                    look(story, content, now)
-            return events
+        meaning = seen = 0
         out: list[bytes] = []
         for event in events:
+            seen = exchange.tokens_seen
             content = _content(event)
             meaning = PLAIN if content is None else look(story, content, now)
+            if not hides:
+                continue
             if meaning == PLAIN and not self._finish:
                 out.append(event)
             else:
                 self._pass(event, meaning, out)
+        self.told_token = meaning == PLAIN and exchange.tokens_seen > seen
         self._calm = not self._finish
-        return events if out == events else out
+        return events if not hides or out == events else out
 
     def rest(self) -> bytes:
         """The bytes still held, at the end of the body."""
@@ -159,6 +166,7 @@ class EventReader:
         hiding = self._hide
         out: list[bytes] = []
         self._now = now
+        self.told_token = False
         self._returns = self._returns or b"\r" in data
         buffer = self._joined(data)
         begin = 0

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from exporter.gateway.reading.tokens import text_of
-
 _KEYS: Final = (b'"content":"', b'"text":"', b'"reasoning":"', b'"reasoning_content":"')
 LONGEST: Final = 4096
 """Bytes of an event that is remembered."""
@@ -33,16 +31,15 @@ def is_one_chunk(raw: bytes, content: bytes) -> bool:
 
 
 def mould_of(event: bytes) -> Mould | None:
-    """The mould of an event; None where it is not a token that can be told again by its bytes."""
-    size = len(event)
-    if size > LONGEST or event.find(b"\n") != size - 2 or not event.endswith(b"}\n\n"):
+    """The mould of an event that was read, is a token and nothing more; None where its text is nowhere in plain characters.
+
+    What was a token stays one with another text in the place of this one: between these quotes nothing else can be said.
+    """
+    if len(event) > LONGEST:
         return None
-    said = text_of(event[6:])
-    if not said:
-        return None
-    text = said.encode("utf-8", "replace")
     for key in _KEYS:
-        before, found, after = event.partition(key + text + b'"')
-        if found and event.count(key) == 1:
+        before, _, rest = event.partition(key)
+        text, _, after = rest.partition(b'"')
+        if text and b"\\" not in text:
             return Mould(before + key, b'"' + after + b"\r\n")
     return None

@@ -161,25 +161,6 @@ def look_at_chunk(story: Story, payload: bytes, now: float) -> int:
     return meaning
 
 
-def text_of(payload: bytes) -> str | None:
-    """The text of a chunk that has one choice and says a text and nothing else; None for every other."""
-    try:
-        chunk = _decode_chunk(payload)
-    except UNREADABLE:
-        return None
-    choices = chunk.choices
-    if not choices or len(choices) > 1 or chunk.usage is not None or choices[0].finish_reason is not None:
-        return None
-    delta = choices[0].delta
-    if delta is None:
-        said = [choices[0].text]
-    else:
-        said = [words for words in (delta.content, delta.reasoning, delta.reasoning_content) if words]
-        if delta.tool_calls:
-            return None
-    return said[0] if len(said) == 1 and isinstance(said[0], str) else None
-
-
 def finishes(payload: bytes) -> bool:
     """Whether a chunk finishes its first and only choice and shows no `system_fingerprint`."""
     try:

@@ -187,10 +187,11 @@ class Answer:
 
     def mould_after(self, event: bytes) -> Mould | None:
         """What comes next may look like, where a chunk and its event have just ended: `event`."""
-        assert self.events is not None
-        if self._exchange.last_token is None or self.head_out or self.mode == BARE or not self.events.calm:
+        reader = self.events
+        assert reader is not None
+        if self.head_out or self.mode == BARE or not reader.calm:
             return None
-        if self._lessons:
+        if self._lessons and reader.told_token:
             self._lessons -= 1
             self._mould = mould_of(event) or self._mould
         return self._mould

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from exporter.gateway.admission.refusals import UNREADABLE_MODEL
-from exporter.gateway.model import Dialect, Exchange, Refusal
+from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.repeated import is_one_chunk
 from exporter.gateway.reading.request import read_request, with_usage
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from exporter.gateway.relay.engine import EngineConnection
 
 _OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than all that is asked of them
+_SUCCESS: Final = Outcome.SUCCESS
 
 
 class Passage:
@@ -469,7 +470,13 @@ class Passage:
         """The answer is whole."""
         engine = self.engine
         assert engine is not None
-        self._answer.judge(self.exchange, whole=True)  # type: ignore[union-attr]
+        answer = self._answer
+        assert answer is not None
+        events = answer.events
+        if events is not None and events.finished and events.failed is None:
+            self.exchange.outcome = _SUCCESS
+        else:
+            answer.judge(self.exchange, whole=True)
         self._done(engine, now)
 
     def _done(self, engine: EngineConnection, now: float) -> None:

@@ -52,24 +52,42 @@ def test_a_chunk_of_no_possible_size_is_none() -> None:
             assert pair.glanced == (wrong == 0), whole
 
 
+OTHERS = [
+    event(finish='"stop"'),
+    event(""),
+    event(r"\u0041"),
+    event(more=',"usage":{"prompt_tokens":1}'),
+    event(key="role"),
+    b'data: {"choices":[{"delta":{"content":"","tool_calls":[{"function":{"name":"f"}}]}}]}\n\n',
+    b'data: {"error":{"text":"a"}}\n\n',
+    b": comment\n\n",
+    b"data: [DONE]\n\n",
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("before", [b"", chunk(event(key="reasoning"))])
+def test_what_says_more_or_less_than_a_text_is_no_mould(other: bytes, before: bytes) -> None:
+    told([HEAD, before + chunk(other), chunk(other), chunk(other)], hides=True, short=True)
+    assert told.glanced == 0  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        event(finish='"stop"'),
-        event(""),
-        event(r"\u0041"),
-        event(more=',"usage":{"prompt_tokens":1}'),
-        event(key="role"),
         event("a", more=',"content":"b"'),
         b'data: {"choices":[{"delta":{"content":"a"}},{"delta":{"content":"a"}}]}\n\n',
         b'data: {"choices":[{"delta":{"content":"a","reasoning":"a"}}]}\n\n',
-        b'data: {"choices":[{"delta":{"content":"a","tool_calls":[{"function":{"name":"f"}}]}}]}\n\n',
-        b"data: [DONE]\n\n",
-        event() + event(),
+        b'data: {"choices":[{"delta":{"reasoning":"a","content":""}}]}\n\n',
     ],
 )
-def test_what_says_more_than_a_text_is_no_mould(other: bytes) -> None:
-    assert mould_of(other) is None
+def test_a_token_is_one_with_another_text_in_its_place(other: bytes) -> None:
+    mould = mould_of(other)
+    assert mould is not None
+    reads = [HEAD, chunk(other), *[chunk(mould.before + text + mould.after[:-2]) for text in (b"b", b"cd")]]
+    assert told(reads, hides=True, short=True) == told(reads, hides=True, short=False)
+    told(reads, hides=True, short=True)
+    assert told.glanced == 2  # type: ignore[attr-defined]
 
 
 def test_one_chunk_is_one_in_our_own_spelling() -> None:
