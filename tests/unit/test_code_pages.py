@@ -56,15 +56,18 @@ def read_only(mapping: mmap.mmap) -> int:
     return begin
 
 
-@pytest.fixture
-def mapping(tmp_path: Path) -> mmap.mmap:
+def mapped(path: Path) -> mmap.mmap:
     """A file in memory, each page touched, that changes for nobody else."""
-    path = tmp_path / "constants"
     path.write_bytes(b"as it is in the file" * (SIZE // 20 + 1))
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_COPY)
-    assert len(set(mapped[:: mmap.PAGESIZE])) > 1
-    return mapped
+        mapping = mmap.mmap(file.fileno(), SIZE, access=mmap.ACCESS_COPY)
+    assert len(set(mapping[:: mmap.PAGESIZE])) > 1
+    return mapping
+
+
+@pytest.fixture
+def mapping(tmp_path: Path) -> mmap.mmap:
+    return mapped(tmp_path / "libconstants.so.1")
 
 
 def test_pages_that_are_as_in_their_file_leave_memory_and_come_back(mapping: mmap.mmap) -> None:
@@ -81,6 +84,27 @@ def test_a_mapping_that_somebody_wrote_into_stays_as_it_is(mapping: mmap.mmap) -
     code_pages.let_go()
     assert resident_kb(begin) == SIZE // 1024
     assert mapping[:20] == b"moved is in the file"
+
+
+def test_what_is_just_being_loaded_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader maps a library as a whole, and what it writes to then lies where the whole was."""
+    begun: list[tuple[mmap.mmap, int]] = []
+
+    def load(seconds: float) -> None:
+        assert seconds >= 0.1
+        mapping = mapped(tmp_path / "libnew.so")
+        begun.append((mapping, read_only(mapping)))
+
+    monkeypatch.setattr(code_pages.time, "sleep", load)
+    assert code_pages.let_go() > 0
+    assert resident_kb(begun[0][1]) == SIZE // 1024
+
+
+def test_files_that_are_no_code_are_left_alone(tmp_path: Path) -> None:
+    mapping = mapped(tmp_path / "data.bin")
+    begin = read_only(mapping)
+    code_pages.let_go()
+    assert resident_kb(begin) == SIZE // 1024
 
 
 def test_of_a_program_with_its_libraries_loaded_half_the_pages_of_files_go_and_no_other() -> None:

@@ -207,6 +207,7 @@ class EngineConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the passage, or the pool, that it is gone."""
         self.closed = True
+        self.flow = None
         passage = self.passage
         self.passage = None
         if passage is not None:

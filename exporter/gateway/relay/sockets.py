@@ -208,7 +208,12 @@ class SocketTransport(asyncio.Transport):
 
     def _gone(self, error: OSError | None) -> None:
         self._socket.close()
-        self._protocol.connection_lost(error)
+        protocol = self._protocol
+        del (
+            self._protocol,
+            self._received,
+        )  # they know us: what is over goes at once, not when garbage is looked for
+        protocol.connection_lost(error)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """`peername`, `sockname` or `socket`."""

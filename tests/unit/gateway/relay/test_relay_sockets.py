@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -313,3 +315,23 @@ def test_other_sockets_are_looked_up_by_object_and_by_descriptor() -> None:
         ours.close()
         theirs.close()
         loop.close()
+
+
+@on_both_loops
+async def test_what_is_closed_is_gone_without_a_look_for_garbage(
+    poller: Poller, _transport: SocketTransport, _protocol: Recording, _peer: socket.socket
+) -> None:
+    """A thousand clients that come and go would else hold some MB until then."""
+    own, other = socket.socketpair()
+    other.close()
+    protocol = Recording()
+    SocketTransport(poller, own, protocol)
+    gone = weakref.ref(protocol)
+    del protocol
+    gc.disable()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while gone() is not None:
+                await asyncio.sleep(0.001)
+    finally:
+        gc.enable()
