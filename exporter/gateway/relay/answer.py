@@ -79,12 +79,12 @@ class Answer:
 
     __slots__ = (
         "_exchange",
-        "_gap",
         "_last",
         "_lessons",
         "_mould",
         "_reader",
         "events",
+        "gap",
         "head_out",
         "mode",
         "status",
@@ -110,6 +110,8 @@ class Answer:
         self._exchange = exchange
         status = self.status = exchange.status = head.status
         self.events: EventReader | None = None
+        self.gap: Callable[[float], None] | None = None
+        """Where the gaps between the tokens of a stream are counted."""
         self._reader: AnswerReader | None = None
         self._last = b""
         self._lessons = _LESSONS
@@ -122,9 +124,9 @@ class Answer:
             elif head.event_stream:
                 exchange.stream = True
                 hides = asked_usage and length is None
-                self._gap = gaps(exchange.model)
+                self.gap = gaps(exchange.model)
                 self.events = EventReader(
-                    exchange, hide_usage=hides, gaps=self._gap, fingerprints=fingerprints
+                    exchange, hide_usage=hides, gaps=self.gap, fingerprints=fingerprints
                 )
         self.to_close = not head.chunked and length is None and not bodiless
         """Whether its end is that of the engine's connection."""

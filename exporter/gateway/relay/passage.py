@@ -326,7 +326,7 @@ class Passage:
         if ended:
             self._finish(now)
         elif self.engine is not None:
-            self._follow(answer.mould_after(last))
+            self._follow(answer, answer.mould_after(last))
 
     def answer_came(self, raw: bytes, body: bytes, ended: bool) -> None:
         """More of the answer: `raw` as it came, `body` its content."""
@@ -344,9 +344,9 @@ class Passage:
         if ended:
             self._finish(now)
         elif self.engine is not None and answer.events is not None and self.client.relay.content is None:
-            self._follow(answer.mould_after(body) if is_one_chunk(raw, body) else None)
+            self._follow(answer, answer.mould_after(body) if is_one_chunk(raw, body) else None)
 
-    def _follow(self, mould: Mould | None) -> None:
+    def _follow(self, answer: Answer, mould: Mould | None) -> None:
         """Let the tokens that come next, if they can be told at a glance, go a shorter way."""
         engine = self.engine
         assert engine is not None
@@ -356,15 +356,15 @@ class Passage:
                 engine.follow(None)
         elif flow is None or flow.mould is not mould:
             client = self.client
-            relay = client.relay
+            assert answer.gap is not None
             engine.follow(
                 Flow(
                     mould,
                     self.exchange,
                     engine=engine,
                     write=client.transport.write,
-                    gap=relay.recorder.gap(self.exchange.model),
-                    clock=relay.clock,
+                    gap=answer.gap,
+                    clock=client.relay.clock,
                 )
             )
 
