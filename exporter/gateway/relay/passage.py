@@ -314,15 +314,11 @@ class Passage:
             self.answer_came(raw, b"".join(events), ended)
             return
         last = events[-1]
-        if self._ahead:
-            self._ahead = False
-            now = self.heard
-            answer.events_came(raw, events, now)
-        else:
-            now = self.heard = self.client.relay.clock()
-            out = answer.events_came(raw, events, now)
-            if out:
-                self._write(out)
+        ahead, self._ahead = self._ahead, False
+        now = self.heard = self.heard if ahead else self.client.relay.clock()
+        out = answer.events_came(raw, events, now)
+        if out and not ahead:
+            self._write(out)
         if ended:
             self._finish(now)
         elif self.engine is not None:
@@ -332,15 +328,11 @@ class Passage:
         """More of the answer: `raw` as it came, `body` its content."""
         answer = self._answer
         assert answer is not None
-        if self._ahead:
-            self._ahead = False
-            now = self.heard
-            answer.came(raw, body, ended, now)
-        else:
-            now = self.heard = self.client.relay.clock()
-            out = answer.came(raw, body, ended, now)
-            if out:
-                self._write(out)
+        ahead, self._ahead = self._ahead, False
+        now = self.heard = self.heard if ahead else self.client.relay.clock()
+        out = answer.came(raw, body, ended, now)
+        if out and not ahead:
+            self._write(out)
         if ended:
             self._finish(now)
         elif self.engine is not None and answer.events is not None and self.client.relay.content is None:
