@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from exporter.gateway.reading.tokens import fingerprint_beside_counts, finishes
-
-_DONE: Final = b"data: [DONE]\n\n"
 _FINISH: Final = b'"finish_reason"'
 _NO_FINISH: Final = b'"finish_reason":null'
 
@@ -36,27 +33,3 @@ def may_go_ahead(raw: bytes) -> bool:
     the event that finishes a choice is to wait for them. Where it is not certain that there are none, the answer is no.
     """
     return not (b'"usage"' in raw or raw.count(_FINISH) != raw.count(_NO_FINISH) or b"\\u" in raw)
-
-
-def without_counts(events: list[bytes]) -> list[bytes] | None:
-    """What goes to a client that did not ask for counts, where `events` are a whole stream of one choice; None where it is to be read."""
-    if len(events) < 4 or events[-2] != _DONE:
-        return None
-    finish, counts = events[-4], events[-3]
-    told = events[:-4]
-    before = b"".join(told)
-    if not may_go_ahead(before) or before.count(b'"index":') != before.count(b'"index":0'):
-        return None
-    if not finish.startswith(b"data: ") or not counts.startswith(b"data: ") or not finishes(finish[6:]):
-        return None
-    fingerprint = fingerprint_beside_counts(counts[6:])
-    if fingerprint is None:
-        return None
-    return [*told, stamped(finish, fingerprint), _DONE]
-
-
-def stamped(event: bytes, fingerprint: bytes) -> bytes:
-    """The chunk with `system_fingerprint` where vLLM has it: the last member."""
-    if not fingerprint or not event.endswith(b"}\n\n"):
-        return event
-    return b"".join((event[:-3], b',"system_fingerprint":', fingerprint, b"}\n\n"))

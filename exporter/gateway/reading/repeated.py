@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from exporter.gateway.reading.plain import may_go_ahead
+
 _KEYS: Final = (b'"content":"', b'"text":"', b'"reasoning":"', b'"reasoning_content":"')
-LONGEST: Final = 4096
+LONGEST: Final = 1024
 """Bytes of an event that is remembered."""
 
 
@@ -31,11 +33,17 @@ def is_one_chunk(raw: bytes, content: bytes) -> bool:
 
 
 def mould_of(event: bytes) -> Mould | None:
-    """The mould of an event that was read, is a token and nothing more; None where its text is nowhere in plain characters.
+    """The mould of an event that was read and is a token; None where it may be more than that, or has no text in plain characters.
 
-    What was a token stays one with another text in the place of this one: between these quotes nothing else can be said.
+    What is a token stays one with another text in the place of this one: between these quotes nothing else can be said.
     """
-    if len(event) > LONGEST:
+    size = len(event)
+    if (
+        size > LONGEST
+        or not event.startswith(b"data: ")
+        or event.find(b"\n") != size - 2
+        or not may_go_ahead(event)
+    ):
         return None
     for key in _KEYS:
         before, _, rest = event.partition(key)

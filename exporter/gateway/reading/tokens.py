@@ -124,7 +124,7 @@ _decode_flat_error = msgspec.json.Decoder(_FlatError).decode
 
 def look_at_chunk(story: Story, payload: bytes, now: float) -> int:
     """A chunk of `/v1/chat/completions` or `/v1/completions`, or of `/inference/v1/generate`, whose words are token ids."""
-    if payload[:1] in b"[ \t" and payload.strip() == b"[DONE]":
+    if payload[:1] in b"[ \t\n\r\v\f" and payload.strip() == b"[DONE]":
         story.finished = True
         return PLAIN
     try:
@@ -159,34 +159,6 @@ def look_at_chunk(story: Story, payload: bytes, now: float) -> int:
         note(story.exchange, chunk.usage)
         return COUNTED
     return meaning
-
-
-def finishes(payload: bytes) -> bool:
-    """Whether a chunk finishes its first and only choice and shows no `system_fingerprint`."""
-    try:
-        chunk = _decode_chunk(payload)
-    except UNREADABLE:
-        return False
-    choices = chunk.choices
-    return (
-        choices is not None
-        and len(choices) == 1
-        and choices[0].index == 0
-        and choices[0].finish_reason is not None
-        and chunk.usage is None
-        and chunk.system_fingerprint in _ABSENT
-    )
-
-
-def fingerprint_beside_counts(payload: bytes) -> bytes | None:
-    """`system_fingerprint` of the chunk with the counts, empty where it has none; None for another chunk."""
-    try:
-        chunk = _decode_chunk(payload)
-    except UNREADABLE:
-        return None
-    if chunk.choices or chunk.choices is None or chunk.usage is None or chunk.error is not None:
-        return None
-    return b"" if chunk.system_fingerprint in _ABSENT else bytes(chunk.system_fingerprint)
 
 
 def look_at_response(story: Story, payload: bytes, now: float) -> int:

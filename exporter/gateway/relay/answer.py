@@ -7,9 +7,9 @@ from typing import Final
 
 from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
 from exporter.gateway.reading.answer import AnswerReader, read_answer
-from exporter.gateway.reading.events import EventReader
+from exporter.gateway.reading.events import EventReader, without_counts
 from exporter.gateway.reading.outcome import judge
-from exporter.gateway.reading.plain import may_go_ahead, without_counts
+from exporter.gateway.reading.plain import may_go_ahead
 from exporter.gateway.reading.repeated import Mould, mould_of
 from exporter.gateway.relay.answer_heads import AnswerHead, answer_head
 from exporter.gateway.relay.own_answers import LAST_CHUNK, chunk, error_event
@@ -26,7 +26,7 @@ _HEAD_WAITS: Final = 64 << 10
 _WHOLE_EVENT: Final = b"\n\n\r\n"
 """How bytes end that end with an event and its chunk."""
 _LESSONS: Final = 16
-"""Reads of a stream that are looked at for what repeats: the reasoning has one mould, the words another, and some have none."""
+"""Tokens of a stream that are looked at for what repeats: the reasoning has one mould, the words another, and some have none."""
 _OPAQUE: Final = Dialect.OPAQUE  # an enum's members cost more to look up than all that is asked of them
 _SUCCESS: Final = Outcome.SUCCESS
 
@@ -52,9 +52,10 @@ def ahead(
     *,
     asked_usage: bool,
     extra: bytes,
+    fingerprints: MutableMapping[str, bytes],
 ) -> bytes:
     """What goes to a client that knows chunks, head and all, before it is read, where a stream begins with `rest`, plain `events`, or is
-    that; nothing where it is to be read first. `raw`: the head as it came.
+    that; nothing where it is to be read first. `raw`: the head as it came. `fingerprints`: as `EventReader` knows them.
     """
     if (
         head.status >= 400
@@ -67,9 +68,10 @@ def ahead(
         return b""
     if not asked_usage or (events[-1] and may_go_ahead(rest)):
         out = rest
-    elif events[-1] or (left := without_counts(events)) is None:
+    elif events[-1] or (found := without_counts(events, exchange.endpoint)) is None:
         return b""
     else:
+        left, fingerprints[exchange.backend] = found
         out = b"".join([chunk(event) for event in left]) + LAST_CHUNK
     return answer_head(head, raw, chunked=True, extra=extra) + out
 
@@ -170,10 +172,15 @@ class Answer:
         ended = not events[-1]
         if ended:
             events.pop()
+        elif len(events) == 1:
+            event = events[0]
+            body = reader.feed(event, now)
+            out = raw if body is event and self.mode != BARE else body if self.mode == BARE else chunk(body)
+            return self._with_head(out, ended)
         passed = reader.take(events, now)
         if self.mode == BARE:
             out = b"".join(passed) + (self._end() if ended else b"")
-        elif passed is events:
+        elif passed is events and reader.calm:
             out = raw
         else:
             out = b"".join([chunk(event) for event in passed]) + (self._end() if ended else b"")
@@ -191,7 +198,7 @@ class Answer:
         """What comes next may look like, where a chunk and its event have just ended: `event`."""
         reader = self.events
         assert reader is not None
-        if self.head_out or self.mode == BARE or not reader.calm:
+        if self.head_out or self.mode == BARE or not reader.calm or not self._last.endswith(_WHOLE_EVENT):
             return None
         if self._lessons and reader.told_token:
             self._lessons -= 1

@@ -42,6 +42,7 @@ class EngineConnection(asyncio.Protocol):
         "passage",
         "pool",
         "reused",
+        "settled",
         "transport",
     )
 
@@ -57,6 +58,8 @@ class EngineConnection(asyncio.Protocol):
         """Whether a byte of the answer has come."""
         self.flow: Flow | None = None
         """Takes the tokens of a stream, while nothing stands between two of its events."""
+        self.settled = False
+        """Whether the tokens of this answer are acknowledged late: `Flow` says why."""
         self.keep_alive = True
         self.idle_since = 0.0
         self._head_so_far = b""
@@ -73,14 +76,15 @@ class EngineConnection(asyncio.Protocol):
     def carry(self, passage: Passage, data: bytes) -> None:
         """Send a request, or its beginning; its answer goes to `passage`."""
         self.passage = passage
-        self.answered = self._head_read = False
+        self.answered = self._head_read = self.settled = False
         self.transport.write(data)
 
     def abort(self) -> None:
         """Close at once, so that the engine gives the request up; nobody hears of it."""
         self.passage = None
         self.keep_alive = False
-        self.follow(None)
+        if self.flow is not None:
+            self.follow(None)
         self.transport.abort()
 
     def follow(self, flow: Flow | None) -> None:
@@ -110,6 +114,8 @@ class EngineConnection(asyncio.Protocol):
             if rest is None:
                 return
             data, events = rest
+            if self._plain and not data:
+                return
         elif self._plain:
             events = plain_events(data)
         if events is not None:

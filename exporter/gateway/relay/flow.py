@@ -7,6 +7,7 @@ else. So it is one short way through few objects; whatever is not such a token g
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ _TOO_LONG: Final = 2 * LONGEST
 """Bytes of a chunk that is not looked at."""
 _LOOK: Final = 32
 """Tokens after which a stream is known to be fast."""
-_FAST: Final = 0.03
+FAST: Final = 0.03
 """Seconds from one token to the next, less than the 40 ms for which Linux puts an acknowledgement off (TCP_DELACK_MIN)."""
 
 
@@ -75,7 +76,7 @@ class Flow:
         self._gap = gap
         self._clock = clock
         self._since = exchange.last_token or 0.0
-        self._known_at = exchange.tokens_seen + _LOOK
+        self._known_at: float = exchange.tokens_seen + _LOOK
 
     def came(self, data: bytes) -> None:
         """The engine said something: one chunk with one event that is a token, and says nothing else, or anything."""
@@ -97,7 +98,7 @@ class Flow:
                     exchange.last_token = now
                     exchange.response_bytes += size
                     seen = exchange.tokens_seen = exchange.tokens_seen + 1
-                    if seen == self._known_at:
+                    if seen >= self._known_at:
                         self._settle(now)
                     return
         otherwise = self._otherwise
@@ -106,10 +107,20 @@ class Flow:
     def _settle(self, now: float) -> None:
         """Acknowledge the tokens of a fast stream two at a time: on its own, each acknowledgement is a packet that we pay for.
 
-        The kernel goes back to its old way by itself once a token keeps it waiting for too long.
+        The kernel goes back to its old way by itself once a token comes late. Once an answer, and never again where the engine was
+        seen to wait for it: `Passage` looks for that.
         """
-        fast = now - self._since < _LOOK * _FAST
-        connection = self._engine.transport.get_extra_info("socket")
-        if fast and _QUICK_ACK is not None and connection is not None:
+        self._known_at = math.inf
+        engine = self._engine
+        if (
+            engine.settled
+            or not engine.pool.settles
+            or now - self._since > _LOOK * FAST
+            or _QUICK_ACK is None
+        ):
+            return
+        engine.settled = True
+        connection = engine.transport.get_extra_info("socket")
+        if connection is not None:
             with contextlib.suppress(OSError):  # not TCP
                 connection.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 0)

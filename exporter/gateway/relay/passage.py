@@ -10,7 +10,7 @@ from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.repeated import is_one_chunk
 from exporter.gateway.reading.request import read_request, with_usage
 from exporter.gateway.relay.answer import BARE, Answer, ahead, at_once
-from exporter.gateway.relay.flow import Flow
+from exporter.gateway.relay.flow import FAST, Flow
 from exporter.gateway.relay.heads import RequestHead, onward_head
 from exporter.gateway.relay.own_answers import chunk, refusal_answer, whole_answer
 from exporter.gateway.relay.pool import Pool
@@ -77,7 +77,7 @@ class Passage:
         self.backend: Backend | None = None
         self.engine: EngineConnection | None = None
         self.heard = 0.0
-        """The same, less the tokens that have gone the short way."""
+        """When the engine last said something, or the request went to it; of the tokens that went the short way the exchange knows."""
         self.over = False
         self.waits = False
         self.keeps = True
@@ -90,7 +90,7 @@ class Passage:
         self._answer: Answer | None = None
         self._answered = False
         self._ahead = False
-        """Whether what `answer_came` will be told of first has gone out before it was read."""
+        """Whether what is read first has gone out before it was."""
 
     # The way in
 
@@ -251,7 +251,16 @@ class Passage:
             extra += b"Connection: keep-alive\r\n"
         hides = self._asked_usage
         if events is not None and modern:
-            out = ahead(self.exchange, head, raw, rest, events, asked_usage=hides, extra=extra)
+            out = ahead(
+                self.exchange,
+                head,
+                raw,
+                rest,
+                events,
+                asked_usage=hides,
+                extra=extra,
+                fingerprints=relay.fingerprints,
+            )
             if out:
                 self._ahead = True
                 hides = hides and events[-1] != b""  # else it has been hidden already
@@ -316,6 +325,8 @@ class Passage:
         last = events[-1]
         ahead, self._ahead = self._ahead, False
         now = self.heard = self.heard if ahead else self.client.relay.clock()
+        if self.engine is not None and self.engine.settled and len(events) > 1:
+            self._look_for_stall(now)
         out = answer.events_came(raw, events, now)
         if out and not ahead:
             self._write(out)
@@ -330,6 +341,8 @@ class Passage:
         assert answer is not None
         ahead, self._ahead = self._ahead, False
         now = self.heard = self.heard if ahead else self.client.relay.clock()
+        if self.engine is not None and self.engine.settled and body.count(b"\n\n") > 1:
+            self._look_for_stall(now)
         out = answer.came(raw, body, ended, now)
         if out and not ahead:
             self._write(out)
@@ -359,6 +372,12 @@ class Passage:
                     clock=client.relay.clock,
                 )
             )
+
+    def _look_for_stall(self, now: float) -> None:
+        """Several tokens have come at once: where the last was too long ago, the engine has waited until we acknowledged that one."""
+        last = self.exchange.last_token
+        if last is not None and now - last > FAST and self.engine is not None:
+            self.engine.pool.settles = False
 
     def last_heard(self) -> float:
         """When the engine last said something, or the request went to it."""
@@ -494,7 +513,7 @@ class Passage:
         if answer is None:  # it failed here, over a beginning that had gone ahead
             judge(self.exchange, status=self.exchange.status, broken=broken, timed_out=timed_out)
         else:
-            client.transport.write(answer.last_words(refusal))
+            self._write(answer.last_words(refusal))
             answer.judge(self.exchange, timed_out=timed_out, broken=broken)
         self._over(client.relay.clock())
         client.cut(abruptly=answer is None or answer.mode == BARE)

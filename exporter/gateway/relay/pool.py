@@ -25,7 +25,17 @@ Connected = Callable[[EngineConnection | OSError], None]
 class Pool:
     """The idle connections to one engine, the last used first, so that those too many grow old and go."""
 
-    __slots__ = ("_address", "_connecting", "_loop", "_poller", "_timeout", "backend", "idle", "last_head")
+    __slots__ = (
+        "_address",
+        "_connecting",
+        "_loop",
+        "_poller",
+        "_timeout",
+        "backend",
+        "idle",
+        "last_head",
+        "settles",
+    )
 
     def __init__(
         self,
@@ -40,6 +50,8 @@ class Pool:
         self._address = (backend.host, backend.port)
         self.last_head: AnswerHead | None = None
         """Of the last answer: an engine's heads differ by the second."""
+        self.settles = True
+        """Whether its tokens may be acknowledged late: not where it sends with TCP_NODELAY off, and waits for that."""
         self._timeout = connect_timeout
         self._loop = loop
         self._poller = poller

@@ -209,10 +209,8 @@ class SocketTransport(asyncio.Transport):
     def _gone(self, error: OSError | None) -> None:
         self._socket.close()
         protocol = self._protocol
-        del (
-            self._protocol,
-            self._received,
-        )  # they know us: what is over goes at once, not when garbage is looked for
+        # They know us: what is over goes at once, not when garbage is looked for.
+        del self._protocol, self._received
         protocol.connection_lost(error)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

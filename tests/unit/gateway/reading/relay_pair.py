@@ -108,9 +108,9 @@ class Pair:
         assert self.client.passage is not None
         return self.client.passage.exchange
 
-    def hear(self, data: bytes) -> None:
-        """The engine answers, a second later."""
-        self.now += 1.0
+    def hear(self, data: bytes, after: float = 1.0) -> None:
+        """The engine answers, so many seconds later."""
+        self.now += after
         if self.engine.transport.is_closing():
             return
         if self.short:
@@ -136,15 +136,27 @@ class Told(NamedTuple):
     gaps: list[float]
 
 
-def told(reads: list[bytes], *, hides: bool, short: bool) -> Told:
-    """What the client gets, and is measured, of an answer in these reads; `hides`: it did not ask for counts."""
-    pair = Pair(short=short)
+def told(
+    reads: list[bytes], *, hides: bool, short: bool, pair: Pair | None = None, breaks: bool = False
+) -> Told:
+    """What the client gets, and is measured, of an answer in these reads; `hides`: it did not ask for counts; `breaks`: then the
+    engine is gone. `pair`: connections that have had answers before.
+    """
+    pair = pair or Pair(short=short)
+    wire = pair.client.transport
+    assert isinstance(wire, Wire)
+    wire.written = b""
+    pair.gaps.clear()
+    pair.glanced = 0
     asked = b"" if hides else b',"stream_options":{"include_usage":true}'
     of = pair.ask(b'{"model":"m","stream":true%b}' % asked)
+    began = pair.now
     for raw in reads:
         pair.hear(raw)
-    wire = pair.client.transport
-    head, _, rest = wire.written.partition(b"\r\n\r\n")  # type: ignore[attr-defined]
+    if breaks and not pair.engine.transport.is_closing():
+        pair.engine.connection_lost(None)
+    heard = 0.0 if pair.client.passage is None else pair.client.passage.last_heard() - began
+    head, _, rest = wire.written.partition(b"\r\n\r\n")
     body = ChunkedBody()
     content = b""
     try:
@@ -152,8 +164,10 @@ def told(reads: list[bytes], *, hides: bool, short: bool) -> Told:
     except httptools.HttpParserError:
         assert wire.is_closing()
     told.glanced = pair.glanced  # type: ignore[attr-defined]
+    times = [None if time is None else time - began for time in (of.first_token, of.last_token)]
     facts = (
-        head.partition(b"X-Request-Id")[0], of.outcome, of.reason, of.tokens_seen, of.first_token, of.last_token,
-        of.input_tokens, of.output_tokens, len(pair.ended), body.complete,
+        head.partition(b"X-Request-Id")[0], of.status, of.outcome, of.reason, of.tokens_seen, *times, heard,
+        of.input_tokens, of.output_tokens, len(pair.ended), body.complete, pair.engine.transport.is_closing(),
     )  # fmt: skip
-    return Told(content, wire.is_closing(), facts, pair.gaps)
+    assert of.response_bytes == len(wire.written)
+    return Told(content, wire.is_closing(), facts, pair.gaps[:])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stream_pieces import HEAD, PIECES, chunk, event
 
 from exporter.gateway.model import Dialect, Endpoint, Exchange
-from exporter.gateway.reading.plain import may_go_ahead, plain_events
+from exporter.gateway.reading.plain import plain_events
 from exporter.gateway.relay.answer import Answer, ahead
 from exporter.gateway.relay.answer_heads import read_answer_head
 from exporter.gateway.relay.bodies import ChunkedBody
@@ -22,7 +22,13 @@ TOKEN = chunk(event())
 
 def goes_ahead(raw: bytes, *, hides: bool) -> bool:
     events = plain_events(raw)
-    return events is not None and events[-1] != b"" and (not hides or may_go_ahead(raw))
+    if events is None:
+        return False
+    head = read_answer_head(HEAD)
+    fingerprints: dict[str, bytes] = {}
+    out = ahead(exchange(), head, HEAD, raw, events, asked_usage=hides, extra=b"", fingerprints=fingerprints)
+    assert out in (b"", HEAD + raw) or (hides and not events[-1])
+    return out != b""
 
 
 def exchange(method: str = "POST", dialect: Dialect = Dialect.CHAT) -> Exchange:
@@ -43,7 +49,6 @@ def test_the_beginning_of_a_stream_as_engines_send_it_goes_ahead(raw: bytes, hid
         TOKEN[:-1],
         TOKEN[:40],
         TOKEN + b"1",
-        TOKEN + b"0\r\n\r\n",
         TOKEN + b"0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         TOKEN + b"\r\n",
         b"0" + TOKEN,
@@ -94,11 +99,12 @@ def test_what_goes_ahead_is_what_would_have_gone_after_it_was_read(raw: bytes, h
     answer.head_out = b""
     body = ChunkedBody()
     content = body.feed(raw)
+    if body.complete:  # a whole stream: test_repeated's
+        return
     out = answer.came(raw, content, False, 1.0)
     assert answer.events is not None
     assert answer.events.calm
     assert ChunkedBody().feed(out) == content
-    assert not body.complete
     with pytest.raises(httptools.HttpParserError):
         body.feed(b"no chunk")  # what comes next begins a chunk
 
@@ -115,6 +121,15 @@ def test_what_goes_ahead_is_what_would_have_gone_after_it_was_read(raw: bytes, h
 )
 def test_answers_of_other_kinds_are_read_first(head: bytes, of: Exchange) -> None:
     assert ahead(
-        exchange(), read_answer_head(HEAD), HEAD, TOKEN, [event()], asked_usage=True, extra=b"X: y\r\n"
+        exchange(),
+        read_answer_head(HEAD),
+        HEAD,
+        TOKEN,
+        [event()],
+        asked_usage=True,
+        extra=b"X: y\r\n",
+        fingerprints={},
     ) == (HEAD[:-2] + b"X: y\r\n\r\n" + TOKEN)
-    assert not ahead(of, read_answer_head(head), head, TOKEN, [event()], asked_usage=True, extra=b"")
+    assert not ahead(
+        of, read_answer_head(head), head, TOKEN, [event()], asked_usage=True, extra=b"", fingerprints={}
+    )
