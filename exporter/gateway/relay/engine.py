@@ -183,10 +183,10 @@ class EngineConnection(asyncio.Protocol):
             return None
         self._head_read = True
         rest = data[end:]
-        events = plain_events(rest) if rest and head.event_stream and head.chunked else None
-        passage.answer_began(head, data[:end], length, rest, events)
         self._begin_body(passage, head, length)
-        return rest, events if self._plain else None
+        events = plain_events(rest) if rest and self._plain else None
+        passage.answer_began(head, data[:end], length, rest, events)
+        return rest, events
 
     def _begin_body(self, passage: Passage, head: AnswerHead, length: int | None) -> None:
         """How the end of the body will be known, RFC 9112 6.3."""

@@ -323,12 +323,12 @@ class Passage:
             self.answer_came(raw, b"".join(events), ended)
             return
         last = events[-1]
-        ahead, self._ahead = self._ahead, False
-        now = self.heard = self.heard if ahead else self.client.relay.clock()
+        gone, self._ahead = self._ahead, False
+        now = self.heard = self.heard if gone else self.client.relay.clock()
         if self.engine is not None and self.engine.settled and len(events) > 1:
             self._look_for_stall(now)
         out = answer.events_came(raw, events, now)
-        if out and not ahead:
+        if out and not gone:
             self._write(out)
         if ended:
             self._finish(now)
@@ -339,12 +339,12 @@ class Passage:
         """More of the answer: `raw` as it came, `body` its content."""
         answer = self._answer
         assert answer is not None
-        ahead, self._ahead = self._ahead, False
-        now = self.heard = self.heard if ahead else self.client.relay.clock()
+        gone, self._ahead = self._ahead, False
+        now = self.heard = self.heard if gone else self.client.relay.clock()
         if self.engine is not None and self.engine.settled and body.count(b"\n\n") > 1:
             self._look_for_stall(now)
         out = answer.came(raw, body, ended, now)
-        if out and not ahead:
+        if out and not gone:
             self._write(out)
         if ended:
             self._finish(now)
