@@ -66,6 +66,10 @@ class GatewaySettings(Section):
         60.0,
         description="Longest silence of a client while its body arrives; one that brings less than 500 bytes a second for as long is turned away, too.",
     )
+    coalesce: Annotated[float, Field(ge=0, le=0.05)] = Field(
+        0.001,
+        description="How long a token of a stream under way may wait for those of other streams while more than 2,000 pass in a second, in whole milliseconds; the beginning of an answer never waits. 0: none does.",
+    )
     write_timeout: Seconds = Field(60.0, description="Longest time a client may leave its answer unread.")
     idle_timeout: Seconds = Field(120.0, description="How long an idle connection of a client is kept.")
     max_connections: Positive = Field(

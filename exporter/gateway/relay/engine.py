@@ -36,6 +36,7 @@ class EngineConnection(asyncio.Protocol):
         "_plain",
         "answered",
         "closed",
+        "coalesced",
         "flow",
         "idle_since",
         "keep_alive",
@@ -60,6 +61,8 @@ class EngineConnection(asyncio.Protocol):
         """Takes the tokens of a stream, while nothing stands between two of its events."""
         self.settled = False
         """Whether the tokens of this answer are acknowledged late: `Flow` says why."""
+        self.coalesced = False
+        """Whether what comes may wait a moment for the tokens of other streams."""
         self.keep_alive = True
         self.idle_since = 0.0
         self._head_so_far = b""
@@ -93,6 +96,13 @@ class EngineConnection(asyncio.Protocol):
         transport = self.transport
         if type(transport) is SocketTransport:
             transport.hand_to(self.read if flow is None else flow.came)
+
+    def coalesce(self, on: bool) -> None:
+        """Whether what comes may wait a moment for the tokens of other streams, so that all are passed on together."""
+        self.coalesced = on
+        transport = self.transport
+        if type(transport) is SocketTransport:
+            transport.coalesce(on)
 
     def data_received(self, data: bytes) -> None:
         """More of the answer has come."""

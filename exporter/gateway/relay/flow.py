@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _QUICK_ACK: Final = getattr(socket, "TCP_QUICKACK", None)
 _TOO_LONG: Final = 2 * LONGEST
 """Bytes of a chunk that is not looked at."""
-_LOOK: Final = 32
+_LOOK: Final = 16
 """Tokens after which a stream is known to be fast."""
 FAST: Final = 0.03
 """Seconds from one token to the next, less than the 40 ms for which Linux puts an acknowledgement off (TCP_DELACK_MIN)."""
@@ -112,6 +112,8 @@ class Flow:
         """
         self._known_at = math.inf
         engine = self._engine
+        if not engine.coalesced:
+            engine.coalesce(True)
         if (
             engine.settled
             or not engine.pool.settles

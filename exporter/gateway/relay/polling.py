@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Final, TypeVarTuple
 
+from exporter.gateway.relay.coalescing import READABLE, Coalescing
+
 _AT_ONCE: Final = 128
 """Events taken from the kernel by one call."""
 _ACCEPTS: Final = 64
@@ -26,7 +28,6 @@ _ACCEPTS: Final = 64
 _ACCEPT_PAUSE: Final = 1.0
 """Seconds without accepting after the process ran out of files."""
 _OUT_OF_FILES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-READABLE: Final = getattr(select, "EPOLLIN", 1)
 WRITABLE: Final = getattr(select, "EPOLLOUT", 4)
 HANG_UP: Final = getattr(select, "EPOLLRDHUP", 8192)
 """The other side sends no more; the kernel tells a broken connection unasked."""
@@ -60,6 +61,7 @@ class _Selector(selectors.BaseSelector):
         self.wanted = False
         """Whether something was scheduled in the event loop since it looked here."""
         self.failed: Callable[[Exception], None] = _raise
+        self.coalescing: Coalescing | None = None
         self._keys: dict[int, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -119,8 +121,16 @@ class _Selector(selectors.BaseSelector):
         end = 0.0 if timeout is None else monotonic() + timeout
         left = -1.0 if timeout is None else max(timeout, 0.0)
         self.wanted = False
+        coalescing = self.coalescing
         while True:
-            events = poll(left, _AT_ONCE)
+            wait = left
+            if coalescing is not None and coalescing.due:
+                pause = coalescing.serve(self._serve, monotonic)
+                if self.wanted:
+                    wait = 0.0
+                elif left < 0.0 or pause < left:
+                    wait = pause
+            events = poll(wait, _AT_ONCE)
             for descriptor, event in events:
                 handler = handlers.get(descriptor)
                 if handler is not None:
@@ -132,12 +142,36 @@ class _Selector(selectors.BaseSelector):
                 key = self._keys.get(descriptor)
                 if key is not None:
                     others.append((key, _from_epoll(event) & key.events))
-            if others or self.wanted or not events:
+            if others or self.wanted or (not events and wait == left):
                 return others
             if timeout is not None:
                 left = end - monotonic()
                 if left <= 0.0:
                     return others
+
+    def coalesce(self, period: float) -> None:
+        """Have sockets whose events wait for each other, for so many seconds, from now on."""
+        coalescing = self.coalescing = Coalescing(self.epoll, period, monotonic())
+        self.handlers[coalescing.epoll.fileno()] = lambda _event: self._serve(coalescing.look())
+
+    def stop_coalescing(self) -> None:
+        """Have none any more."""
+        coalescing = self.coalescing
+        if coalescing is not None:
+            self.coalescing = None
+            del self.handlers[coalescing.epoll.fileno()]
+            coalescing.close()
+
+    def _serve(self, events: list[tuple[int, int]]) -> None:
+        """Hand on what coalesced sockets have."""
+        handlers = self.handlers
+        for descriptor, event in events:
+            handler = handlers.get(descriptor)
+            if handler is not None:  # else another's handler closed it
+                try:
+                    handler(event)
+                except Exception as error:  # noqa: BLE001  one connection's, and not the end of all
+                    self.failed(error)
 
 
 def _raise(error: Exception) -> None:
@@ -194,17 +228,22 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 class Poller:
     """The relay's sockets in a running event loop."""
 
-    __slots__ = ("_own", "epoll", "handlers", "loop")
+    __slots__ = ("_own", "_selector", "coalescing", "epoll", "handlers", "loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, coalesce: float = 0.0) -> None:
+        """`coalesce`: seconds for which events may wait for each other, where that is allowed; 0, or another loop than ours, for none."""
         self.loop = loop
         self._own: _Selector | None = None
         if isinstance(loop, RelayLoop):
             selector = loop.own_selector
+            if coalesce:
+                selector.coalesce(coalesce)
         else:
             selector = self._own = _Selector()
             selector.failed = self._failed
             loop.add_reader(selector.epoll.fileno(), selector.select, 0)
+        self._selector = selector
+        self.coalescing = selector.coalescing
         self.handlers = selector.handlers
         self.epoll = selector.epoll
 
@@ -214,7 +253,7 @@ class Poller:
     def watch(self, descriptor: int, events: int, handler: Handler) -> None:
         """Call `handler` with what has happened when the socket is ready for one of `events`, or has failed."""
         if descriptor in self.handlers:
-            self.epoll.modify(descriptor, events)
+            self._epoll_of(descriptor).modify(descriptor, events)
         else:
             self.epoll.register(descriptor, events)
             self.handlers[descriptor] = handler
@@ -222,7 +261,30 @@ class Poller:
     def ignore(self, descriptor: int) -> None:
         """Hear no more of a socket."""
         if self.handlers.pop(descriptor, None) is not None:
-            self.epoll.unregister(descriptor)
+            self._epoll_of(descriptor).unregister(descriptor)
+            if self.coalescing is not None:
+                self.coalescing.sockets.discard(descriptor)
+
+    def coalesce(self, descriptor: int, events: int, *, on: bool) -> None:
+        """Whether what a socket has may wait for others, from now on; `events` as it is watched. Nothing for one that is ignored."""
+        coalescing = self.coalescing
+        if (
+            coalescing is not None
+            and descriptor in self.handlers
+            and on is not (descriptor in coalescing.sockets)
+        ):
+            self._epoll_of(descriptor).unregister(descriptor)
+            (coalescing.sockets.add if on else coalescing.sockets.discard)(descriptor)
+            self._epoll_of(descriptor).register(descriptor, events)
+
+    def _epoll_of(self, descriptor: int) -> select.epoll:
+        coalescing = self.coalescing
+        return self.epoll if coalescing is None or descriptor not in coalescing.sockets else coalescing.epoll
+
+    def pace(self, now: float) -> None:
+        """See how much comes from coalesced sockets: to be called several times a second."""
+        if self.coalescing is not None:
+            self.coalescing.pace(now)
 
     def listen(
         self,
@@ -255,6 +317,8 @@ class Poller:
 
     def close(self) -> None:
         """Stop for good."""
+        self.coalescing = None
+        self._selector.stop_coalescing()
         if self._own is not None:
             self.loop.remove_reader(self.epoll.fileno())
             self._own.close()

@@ -71,6 +71,8 @@ class Pool:
         connection.passage = None
         if connection.flow is not None:
             connection.follow(None)
+        if connection.coalesced:
+            connection.coalesce(False)
         connection.reused = True
         connection.idle_since = now
         self.idle.append(connection)

@@ -129,7 +129,7 @@ class Relay:
         """Accept clients on listening sockets."""
         self.loop = asyncio.get_running_loop()
         if hasattr(select, "epoll"):
-            self._poller = Poller(self.loop)
+            self._poller = Poller(self.loop, coalesce=self.settings.coalesce)
         for listener in sockets:
             if self._poller is not None:
                 listener.listen(_BACKLOG)
@@ -263,6 +263,8 @@ class Relay:
             connection.overdue(now)
         for pool in self._pools:
             pool.drop_old(now)
+        if self._poller is not None:
+            self._poller.pace(now)
         self.gate.tick(now)
         if self._drained is not None and not self.running:
             self._drained.set()

@@ -92,13 +92,17 @@ class SocketTransport(asyncio.Transport):
             self._watch()
             self._protocol.eof_received()  # what is unread stays there for when it is wanted
 
-    def _watch(self) -> None:
+    def _events(self) -> int:
         events = WRITABLE if self._buffer else 0
         if not self._closing:
             if self._reading:
                 events |= READABLE
             elif not self._hung_up:
                 events |= HANG_UP
+        return events
+
+    def _watch(self) -> None:
+        events = self._events()
         if events:
             self._poller.watch(self._descriptor, events, self._ready)
         else:
@@ -175,6 +179,10 @@ class SocketTransport(asyncio.Transport):
         if not self._reading and not self._closing:
             self._reading = True
             self._watch()
+
+    def coalesce(self, on: bool) -> None:
+        """Whether what comes from now on may wait a moment for what comes elsewhere."""
+        self._poller.coalesce(self._descriptor, self._events(), on=on)
 
     def is_reading(self) -> bool:
         """Whether what comes is read."""
