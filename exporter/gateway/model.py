@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Final
 
 
 class Outcome(StrEnum):
@@ -32,6 +33,9 @@ class Priority(IntEnum):
 
     INTERACTIVE = 0
     BATCH = 1
+
+
+_INTERACTIVE: Final = Priority.INTERACTIVE  # an enum's members cost more to look up than a name
 
 
 class Dialect(StrEnum):
@@ -144,7 +148,7 @@ class Exchange:
         self.model: str = ""
         """Model as an engine lists it; empty where the request names none that is known: clients' text makes no series."""
         self.stream = False
-        self.priority = Priority.INTERACTIVE
+        self.priority = _INTERACTIVE
         self.asked_priority: Priority | None = None
         self.backend: str = ""
         """Name of the engine that got it."""

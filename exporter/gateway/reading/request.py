@@ -92,7 +92,7 @@ def with_usage(body: bytes, asked: Asked) -> bytes | None:
     if not asked.stream or asked.include_usage or asked.dialect not in _WITH_STREAM_OPTIONS:
         return None
     own = asked.own_stream_options
-    if own is None and body[-1:] == b"}" and body[:2] == b'{"':
+    if own is None and body.endswith(b"}") and body.startswith(b'{"'):
         return body[:-1] + _WITH_USAGE  # as nearly all come
     if own is None and not _is_wide(body):
         return _with_last(body, b'{"include_usage":true}')

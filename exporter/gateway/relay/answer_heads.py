@@ -65,7 +65,10 @@ class AnswerHead:
 
     def again(self, data: bytes) -> tuple[int, int | None]:
         """Where this head ends in `data`, if that begins with it, and the length that stands in it this time; 0 if it does not."""
-        end, values = recognise(data, self._first, self._rest)
+        first = self._first
+        if not self._rest:
+            return (len(first) if data.startswith(first) else 0), None
+        end, values = recognise(data, first, self._rest)
         if not end or self._length_at is None:
             return end, None
         length = number(values[self._length_at])

@@ -206,7 +206,7 @@ class ClientConnection(asyncio.Protocol):
         given_id = head.request_id
         if given_id is None:
             name = next(ids)
-            id_line = b"X-Request-Id: %b\r\n" % name.encode()
+            id_line = b"X-Request-Id: " + name.encode() + b"\r\n"
         else:
             name = given_id[:ID_LIMIT].decode("latin-1")
             id_line = b"X-Request-Id: %b\r\n" % given_id

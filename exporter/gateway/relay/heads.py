@@ -32,6 +32,7 @@ class RequestHead:
         "_first",
         "_id_at",
         "_length_at",
+        "_only_length",
         "_rest",
         "absolute",
         "api_key",
@@ -99,6 +100,8 @@ class RequestHead:
         self._first = b""
         self._rest: tuple[bytes, ...] = ()
         self._length_at: int | None = None
+        self._only_length = False
+        """Whether that is all that varies."""
         self._id_at: int | None = None
         self._around_onward: tuple[bytes, tuple[bytes, ...]] | None = None
 
@@ -117,10 +120,24 @@ class RequestHead:
             if name_of(line) == b"x-request-id":
                 self._id_at = at
         self._first, self._rest = around(self.raw, lines)
+        self._only_length = not varying and len(self._rest) == 1
 
     def again(self, data: bytes) -> int:
         """Where this head ends in `data`, if that begins with it, with other values maybe, which are noted; 0 if it does not."""
-        end, values = recognise(data, self._first, self._rest)
+        first = self._first
+        if not data.startswith(first):
+            return 0
+        if self._only_length:
+            # As most come: nothing but the length varies.
+            at = len(first)
+            line_end = data.find(b"\r", at, at + 17)
+            digits = data[at:line_end]
+            after = self._rest[0]
+            if line_end > at and digits.isdigit() and data.startswith(after, line_end):
+                self.length = int(digits)
+                return line_end + len(after)
+            return 0
+        end, values = recognise(data, first, self._rest)
         if end and values:
             if self._length_at is not None:
                 length = number(values.pop(self._length_at))

@@ -198,18 +198,18 @@ class Passage:
             )
         if relay.keys is not None:
             onward += relay.credentials(engine.pool.backend)
-        if head.request_id is None:
-            onward += self.id_line
+        id_line = self.id_line if head.request_id is None else b""
         body = self.body
         if body:
-            engine.carry(self, b"%bContent-Length: %d\r\n\r\n%b" % (onward, len(body), body))
+            engine.carry(self, b"%b%bContent-Length: %d\r\n\r\n%b" % (onward, id_line, len(body), body))
         elif body is not None:
-            engine.carry(self, onward + (b"\r\n" if self.length is None else b"Content-Length: 0\r\n\r\n"))
+            framing = b"" if self.length is None else b"Content-Length: 0\r\n"
+            engine.carry(self, onward + id_line + framing + b"\r\n")
         else:
-            if self.length is None:
-                engine.carry(self, onward + b"Transfer-Encoding: chunked\r\n\r\n")
-            else:
-                engine.carry(self, b"%bContent-Length: %d\r\n\r\n" % (onward, self.length))
+            framing = (
+                b"Transfer-Encoding: chunked" if self.length is None else b"Content-Length: %d" % self.length
+            )
+            engine.carry(self, onward + id_line + framing + b"\r\n\r\n")
             client.arrival.connected()  # type: ignore[union-attr]
             pending = self.pending
             self.pending = []
