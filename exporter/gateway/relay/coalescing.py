@@ -11,7 +11,6 @@ import select
 from collections.abc import Callable
 from typing import Final
 
-READABLE: Final = getattr(select, "EPOLLIN", 1)
 BUSY: Final = 2000.0
 """Events a second from which on they are looked at together: at fewer, looking each millisecond would cost more than it saves."""
 CALM: Final = 1000.0
@@ -35,7 +34,7 @@ class Coalescing:
         self._period = period
         self._told = 0
         self._paced_at = now
-        outer.register(self.epoll.fileno(), READABLE)
+        outer.register(self.epoll.fileno(), select.EPOLLIN)
 
     def look(self) -> list[tuple[int, int]]:
         """A few of the sockets that are ready, and for what."""
@@ -68,7 +67,7 @@ class Coalescing:
             self._outer.modify(self.epoll.fileno(), 0)
         elif rate < CALM and self.due:
             self.due = 0.0
-            self._outer.modify(self.epoll.fileno(), READABLE)
+            self._outer.modify(self.epoll.fileno(), select.EPOLLIN)
 
     def close(self) -> None:
         """Stop for good."""

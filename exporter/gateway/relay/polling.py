@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Final, TypeVarTuple
 
-from exporter.gateway.relay.coalescing import READABLE, Coalescing
+from exporter.gateway.relay.coalescing import Coalescing
 
 _AT_ONCE: Final = 128
 """Events taken from the kernel by one call."""
@@ -28,6 +28,7 @@ _ACCEPTS: Final = 64
 _ACCEPT_PAUSE: Final = 1.0
 """Seconds without accepting after the process ran out of files."""
 _OUT_OF_FILES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+READABLE: Final = getattr(select, "EPOLLIN", 1)
 WRITABLE: Final = getattr(select, "EPOLLOUT", 4)
 HANG_UP: Final = getattr(select, "EPOLLRDHUP", 8192)
 """The other side sends no more; the kernel tells a broken connection unasked."""
@@ -109,6 +110,7 @@ class _Selector(selectors.BaseSelector):
 
     def close(self) -> None:
         """See `selectors`."""
+        self.stop_coalescing()
         self.epoll.close()
         self._keys.clear()
         self.handlers.clear()
@@ -281,10 +283,10 @@ class Poller:
         coalescing = self.coalescing
         return self.epoll if coalescing is None or descriptor not in coalescing.sockets else coalescing.epoll
 
-    def pace(self, now: float) -> None:
+    def pace(self) -> None:
         """See how much comes from coalesced sockets: to be called several times a second."""
         if self.coalescing is not None:
-            self.coalescing.pace(now)
+            self.coalescing.pace(monotonic())
 
     def listen(
         self,

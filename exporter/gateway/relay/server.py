@@ -264,7 +264,7 @@ class Relay:
         for pool in self._pools:
             pool.drop_old(now)
         if self._poller is not None:
-            self._poller.pace(now)
+            self._poller.pace()
         self.gate.tick(now)
         if self._drained is not None and not self.running:
             self._drained.set()

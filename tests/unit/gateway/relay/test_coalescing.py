@@ -1,0 +1,312 @@
+"""Sockets that may wait for each other: told at once while little comes, together while much does, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from exporter.gateway.admission.fleet import Backend
+from exporter.gateway.relay.coalescing import BUSY, CALM, Coalescing
+from exporter.gateway.relay.engine import EngineConnection
+from exporter.gateway.relay.polling import READABLE, Poller, RelayLoop, new_event_loop
+from exporter.gateway.relay.pool import Pool
+from exporter.gateway.relay.sockets import SocketTransport
+
+PERIOD = 0.001
+
+
+class Sockets:
+    """Some that are coalesced, within an epoll."""
+
+    def __init__(self, stack: contextlib.ExitStack, count: int) -> None:
+        self.outer = stack.enter_context(select.epoll())
+        self.coalescing = Coalescing(self.outer, PERIOD, now=100.0)
+        stack.callback(self.coalescing.close)
+        self.peers = []
+        for _ in range(count):
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            stack.callback(theirs.close)
+            self.coalescing.epoll.register(ours, READABLE)
+            self.peers.append(theirs)
+        self.handled: list[int] = []
+
+    def handle(self, events: list[tuple[int, int]]) -> None:
+        self.handled += [descriptor for descriptor, _ in events]
+
+    def hear(self, times: int) -> None:
+        """So many events, looked at."""
+        self.peers[0].send(b"x")
+        for _ in range(times):
+            self.coalescing.look()
+
+    @property
+    def tells(self) -> bool:
+        """Whether the epoll of all others knows of something."""
+        return bool(self.outer.poll(0))
+
+
+@pytest.fixture
+def five() -> Iterator[Sockets]:
+    with contextlib.ExitStack() as stack:
+        yield Sockets(stack, 5)
+
+
+def test_while_little_comes_it_is_told_at_once(five: Sockets) -> None:
+    assert not five.tells
+    five.peers[3].send(b"x")
+    assert five.tells
+    assert len(five.coalescing.look()) == 1
+
+
+def test_it_depends_on_how_much_has_come_since_the_last_look(five: Sockets) -> None:
+    five.hear(int(BUSY / 4))
+    five.coalescing.pace(100.25)
+    assert not five.coalescing.due, "just at the limit"
+    five.hear(int(BUSY / 4) + 1)
+    five.coalescing.pace(100.25)
+    assert not five.coalescing.due, "no time has passed"
+    five.coalescing.pace(100.5)
+    assert five.coalescing.due == 100.5
+    assert not five.tells, "only asked, from now on"
+    five.hear(int(CALM / 4) + 1)
+    five.coalescing.pace(100.75)
+    assert five.coalescing.due
+    assert not five.tells
+    five.coalescing.pace(101.0)
+    assert not five.coalescing.due
+    assert five.tells, "what has come meanwhile is told now"
+
+
+def test_they_are_served_a_few_at_a_time_and_then_not_for_a_period(five: Sockets) -> None:
+    coalescing = five.coalescing
+    coalescing.due = 100.0
+    for peer in five.peers:
+        peer.send(b"x")
+    assert coalescing.serve(five.handle, lambda: 99.9995) == pytest.approx(0.0005)
+    assert not five.handled
+    assert coalescing.serve(five.handle, lambda: 100.0) == 0.0, "others have their turn, then the rest"
+    assert len(five.handled) == 4
+
+
+def test_after_all_were_served_there_is_a_pause(five: Sockets) -> None:
+    coalescing = five.coalescing
+    coalescing.due = 100.0
+    five.peers[2].send(b"x")
+    assert coalescing.serve(five.handle, lambda: 100.2) == PERIOD
+    assert len(five.handled) == 1
+    assert coalescing.due == pytest.approx(100.2 + PERIOD)
+
+
+class Heard(asyncio.Protocol):
+    """Keeps what comes, and says what it takes."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost = False
+        self.fails = False
+
+    def data_received(self, data: bytes) -> None:
+        if self.fails:
+            raise RuntimeError("on purpose")
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+class Streams:
+    """Coalesced connections in a loop of ours."""
+
+    def __init__(self, stack: contextlib.ExitStack, count: int, *, coalesce: float = PERIOD) -> None:
+        self.poller = Poller(asyncio.get_running_loop(), coalesce=coalesce)
+        stack.callback(self.poller.close)
+        self.peers = []
+        self.protocols = []
+        self.transports = []
+        for _ in range(count):
+            ours, theirs = socket.socketpair()
+            protocol = Heard()
+            transport = SocketTransport(self.poller, ours, protocol)
+            transport.coalesce(True)
+            stack.callback(theirs.close)
+            stack.callback(transport.abort)
+            self.peers.append(theirs)
+            self.protocols.append(protocol)
+            self.transports.append(transport)
+
+    async def make_busy(self) -> None:
+        """Have them send until they are looked at together."""
+        coalescing = self.poller.coalescing
+        assert coalescing is not None
+        self.poller.pace()
+        end = time.monotonic() + 10.0
+        while not coalescing.due:
+            assert time.monotonic() < end
+            for _ in range(50):
+                for peer in self.peers:
+                    peer.send(b".")
+                await asyncio.sleep(0)
+            self.poller.pace()
+
+
+def in_a_loop_of_ours(test: object) -> object:
+    def run() -> None:
+        async def main() -> None:
+            with contextlib.ExitStack() as stack:
+                await test(stack)  # type: ignore[operator]
+            await asyncio.sleep(0)
+
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            assert isinstance(runner.get_loop(), RelayLoop)
+            runner.run(asyncio.wait_for(main(), 30))
+
+    return run
+
+
+@in_a_loop_of_ours
+async def test_all_that_is_sent_arrives_at_once_or_together(stack: contextlib.ExitStack) -> None:
+    streams = Streams(stack, 20)
+    streams.peers[0].send(b"first")
+    await asyncio.sleep(0.05)
+    assert streams.protocols[0].data == b"first"
+    await streams.make_busy()
+    before = [len(protocol.data) for protocol in streams.protocols]
+    for number in range(100):
+        for peer in streams.peers:
+            peer.send(b"%02d" % number)
+        await asyncio.sleep(0.0005)
+    await asyncio.sleep(0.05)
+    expected = b"".join(b"%02d" % number for number in range(100))
+    for protocol, length in zip(streams.protocols, before, strict=True):
+        assert protocol.data[length:].lstrip(b".") == expected
+
+
+@in_a_loop_of_ours
+async def test_timers_and_others_go_on_while_much_comes(stack: contextlib.ExitStack) -> None:
+    streams = Streams(stack, 20)
+    await streams.make_busy()
+    hasty = streams.transports[7]
+    hasty.coalesce(False)
+    stop = False
+
+    async def chatter() -> None:
+        while not stop:
+            for peer in streams.peers[:7]:
+                peer.send(b".")
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(chatter())
+    length = len(streams.protocols[7].data)
+    streams.peers[7].send(b"now")
+    await asyncio.sleep(0.05)
+    stop = True
+    await task
+    assert streams.protocols[7].data[length:].lstrip(b".") == b"now"
+
+
+@in_a_loop_of_ours
+async def test_with_nothing_to_do_it_sleeps_and_becomes_calm(stack: contextlib.ExitStack) -> None:
+    streams = Streams(stack, 20)
+    await streams.make_busy()
+    coalescing = streams.poller.coalescing
+    assert coalescing is not None
+    await asyncio.sleep(0.1)
+    used = time.process_time()
+    began = time.monotonic()
+    await asyncio.sleep(0.5)
+    assert time.process_time() - used < 0.5 * (time.monotonic() - began), "asked a thousand times a second"
+    streams.poller.pace()
+    assert not coalescing.due
+    streams.protocols[3].data = b""
+    streams.peers[3].send(b"again")
+    await asyncio.sleep(0.05)
+    assert streams.protocols[3].data == b"again"
+
+
+@in_a_loop_of_ours
+async def test_one_that_fails_is_closed_and_the_others_go_on(stack: contextlib.ExitStack) -> None:
+    streams = Streams(stack, 3)
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    await streams.make_busy()
+    streams.protocols[1].fails = True
+    for peer in streams.peers:
+        peer.send(b"!")
+    await asyncio.sleep(0.05)
+    assert [type(error) for error in told] == [RuntimeError]
+    assert [protocol.lost for protocol in streams.protocols] == [False, True, False]
+    assert streams.protocols[0].data.endswith(b"!")
+    assert streams.protocols[2].data.endswith(b"!")
+
+
+@in_a_loop_of_ours
+async def test_the_next_one_with_the_number_of_one_that_is_gone_is_told_at_once(
+    stack: contextlib.ExitStack,
+) -> None:
+    streams = Streams(stack, 1)
+    coalescing = streams.poller.coalescing
+    assert coalescing is not None
+    assert len(coalescing.sockets) == 1
+    streams.transports[0].abort()
+    assert not coalescing.sockets
+    assert streams.transports[0].is_closing()
+    streams.transports[0].coalesce(True)
+    assert not coalescing.sockets, "what is closed waits for nothing"
+
+
+@in_a_loop_of_ours
+async def test_one_that_is_not_read_for_a_while_loses_nothing(stack: contextlib.ExitStack) -> None:
+    streams = Streams(stack, 2)
+    await streams.make_busy()
+    await asyncio.sleep(0.05)
+    transport, protocol = streams.transports[0], streams.protocols[0]
+    transport.pause_reading()
+    protocol.data = b""
+    streams.peers[0].send(b"kept")
+    await asyncio.sleep(0.05)
+    assert protocol.data == b""
+    transport.resume_reading()
+    await asyncio.sleep(0.05)
+    assert protocol.data == b"kept"
+
+
+@in_a_loop_of_ours
+async def test_without_a_period_nothing_waits(stack: contextlib.ExitStack) -> None:
+    streams = Streams(stack, 2, coalesce=0.0)
+    assert streams.poller.coalescing is None
+    streams.poller.pace()
+    streams.peers[0].send(b"x")
+    await asyncio.sleep(0.05)
+    assert streams.protocols[0].data == b"x"
+
+
+@in_a_loop_of_ours
+async def test_an_engine_s_connection_waits_for_others_until_its_answer_is_over(
+    stack: contextlib.ExitStack,
+) -> None:
+    poller = Poller(asyncio.get_running_loop(), coalesce=PERIOD)
+    stack.callback(poller.close)
+    assert poller.coalescing is not None
+    pool = Pool(
+        Backend("engine", "127.0.0.1", 1),
+        connect_timeout=1.0,
+        loop=asyncio.get_running_loop(),
+        poller=poller,
+    )
+    ours, theirs = socket.socketpair()
+    stack.callback(theirs.close)
+    engine = EngineConnection(pool)
+    SocketTransport(poller, ours, engine)
+    stack.callback(engine.abort)
+    engine.coalesce(True)
+    assert ours.fileno() in poller.coalescing.sockets
+    pool.put(engine, 0.0)
+    assert not engine.coalesced
+    assert ours.fileno() not in poller.coalescing.sockets
