@@ -10,22 +10,45 @@ from typing import Final
 
 _FINISH: Final = b'"finish_reason"'
 _NO_FINISH: Final = b'"finish_reason":null'
+_END: Final = b"0\r\n\r\n"
+SHORT: Final = 2048
+"""Chunks of fewer bytes, framing and all, have their size lines at hand."""
+
+
+def _size_line(whole: int) -> bytes:
+    """The size line of a chunk of so many bytes in all; what no such chunk can begin with where there is none."""
+    for digits in range(1, 9):
+        size = whole - digits - 4
+        line = b"%x\r\n" % max(size, 0)
+        if size >= 0 and len(line) == digits + 2:
+            return line
+    return b"-" * (whole + 1)
+
+
+SIZE_LINES: Final = [_size_line(whole) for whole in range(SHORT)]
 
 
 def plain_events(raw: bytes) -> list[bytes] | None:
     """The events in `raw`, which begins where a chunk does, an empty one last where the body ends; None where the spelling is another."""
-    pieces = raw.split(b"\r\n")
-    if pieces.pop() or len(pieces) % 2 or not pieces:
-        return None
-    events = pieces[1::2]
-    last = len(events) - 1
-    for at, event in enumerate(events):
-        size = len(event)
-        if size < 2 or pieces[2 * at] != b"%x" % size or event.find(b"\n\n") != size - 2 or b"\r" in event:
-            if size == 0 and at == last and pieces[2 * at] == b"0":
-                return events
+    events: list[bytes] = []
+    at = 0
+    while at < len(raw):
+        blank = raw.find(b"\n\n", at)
+        if blank < 0:
+            if raw[at:] != _END:
+                return None
+            events.append(b"")
+            break
+        whole = blank + 4 - at
+        line = SIZE_LINES[whole] if whole < SHORT else _size_line(whole)
+        begin = at + len(line)
+        end = blank + 2
+        if blank < begin or not raw.startswith(line, at) or not raw.startswith(b"\r\n", end):
             return None
-    return events
+        events.append(raw[begin:end])
+        at = end + 2
+    # A carriage return within an event may end one, too.
+    return events if events and raw.count(b"\r") == 2 * len(events) else None
 
 
 def may_go_ahead(raw: bytes) -> bool:

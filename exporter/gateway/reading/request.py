@@ -8,7 +8,6 @@ tenth of that pace: it is asked only where the fast decoder fails, and only abou
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -30,8 +29,7 @@ _MEMBER_LIMIT = 4 << 10
 """Longest member that is; real `stream_options` have some fifty bytes."""
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(msgspec.Struct, gc=False):
     """What the gateway needs to know of a body; None and False where it does not say, or is no JSON object."""
 
     model: str | None = None
@@ -73,8 +71,7 @@ def read_request(body: bytes, dialect: Dialect) -> Asked:
         read = _decode_body(body)
     except UNREADABLE:
         return _read_patiently(body, dialect)
-    asked = Asked(read.model or None, read.stream is True)
-    asked.dialect = dialect
+    asked = Asked(read.model or None, read.stream is True, dialect=dialect)
     if read.stream_options is not _NOTHING and dialect in _WITH_STREAM_OPTIONS:
         own = bytes(read.stream_options)
         asked.own_stream_options = own

@@ -12,31 +12,18 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from exporter.gateway.reading.repeated import LONGEST, Mould
+from exporter.gateway.reading.plain import SHORT, SIZE_LINES
+from exporter.gateway.reading.repeated import Mould
 
 if TYPE_CHECKING:
     from exporter.gateway.model import Exchange
     from exporter.gateway.relay.engine import EngineConnection
 
 _QUICK_ACK: Final = getattr(socket, "TCP_QUICKACK", None)
-_TOO_LONG: Final = 2 * LONGEST
-"""Bytes of a chunk that is not looked at."""
 _LOOK: Final = 16
 """Tokens after which a stream is known to be fast."""
 FAST: Final = 0.03
 """Seconds from one token to the next, less than the 40 ms for which Linux puts an acknowledgement off (TCP_DELACK_MIN)."""
-
-
-def _size_line(size: int) -> bytes:
-    """The size line of a chunk of so many bytes in all; what begins no chunk where there is none of that size."""
-    for digits in range(1, 5):
-        line = b"%x\r\n" % max(size - digits - 4, 0)
-        if len(line) == digits + 2:
-            return line
-    return b"-"
-
-
-_SIZE_LINES: Final = [_size_line(size) for size in range(_TOO_LONG)]
 
 
 class Flow:
@@ -81,8 +68,8 @@ class Flow:
     def came(self, data: bytes) -> None:
         """The engine said something: one chunk with one event that is a token, and says nothing else, or anything."""
         size = len(data)
-        if size < _TOO_LONG:
-            line, before, after = _SIZE_LINES[size], self._before, self._after
+        if size < SHORT:
+            line, before, after = SIZE_LINES[size], self._before, self._after
             begin = len(line)
             if data.startswith(line) and data.startswith(before, begin) and data.endswith(after):
                 text = data[begin + len(before) : -len(after)]

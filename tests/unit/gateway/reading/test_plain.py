@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from stream_pieces import HEAD, PIECES, chunk, event
 
 from exporter.gateway.model import Dialect, Endpoint, Exchange
-from exporter.gateway.reading.plain import plain_events
+from exporter.gateway.reading.plain import SHORT, SIZE_LINES, plain_events
 from exporter.gateway.relay.answer import Answer, ahead
 from exporter.gateway.relay.answer_heads import read_answer_head
 from exporter.gateway.relay.bodies import ChunkedBody
@@ -133,3 +133,21 @@ def test_answers_of_other_kinds_are_read_first(head: bytes, of: Exchange) -> Non
     assert not ahead(
         of, read_answer_head(head), head, TOKEN, [event()], asked_usage=True, extra=b"", fingerprints={}
     )
+
+
+def test_a_chunk_s_size_is_the_one_that_its_line_says() -> None:
+    """Of every size around those that have a digit more than the one before, and where lines are no longer at hand."""
+    for size in [*range(3, 40), *range(240, 280), *range(2030, 2070), *range(4090, 4100), 70_000]:
+        whole = b"x" * (size - 2) + b"\n\n"
+        assert plain_events(chunk(whole)) == [whole]
+        for line in (b"%x" % (size - 1), b"%x" % (size + 1), b"0%x" % size, b"", b"-", b"-" * size):
+            assert plain_events(line + b"\r\n" + whole + b"\r\n") is None
+
+
+def test_lines_at_hand_are_those_of_chunks_and_begin_nothing_else() -> None:
+    lengths = {len(chunk(b"x" * size)): b"%x\r\n" % size for size in range(SHORT)}
+    for length, line in enumerate(SIZE_LINES):
+        if length in lengths:
+            assert line == lengths[length]
+        else:
+            assert len(line) > length, "no chunk is so long: it could begin with a shorter one"
