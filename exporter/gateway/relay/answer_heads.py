@@ -145,6 +145,6 @@ def answer_head(head: AnswerHead, raw: bytes, *, chunked: bool, extra: bytes) ->
             cuts = [*(cuts or ()), *spans_of(raw, raw.find(b"\r\n"), (b"transfer-encoding",))]
     if head.modern:
         if cuts is None:
-            return b"%b%b\r\n" % (raw[:end], extra)
+            return raw[:end] + extra + b"\r\n"
         return cut_out(raw, 0, end, cuts) + extra + b"\r\n"
     return b"HTTP/1.1" + cut_out(raw, 8, end, cuts or []) + extra + b"\r\n"
