@@ -66,9 +66,9 @@ class GatewaySettings(Section):
         60.0,
         description="Longest silence of a client while its body arrives; one that brings less than 500 bytes a second for as long is turned away, too.",
     )
-    coalesce: Annotated[float, Field(ge=0, le=0.05)] = Field(
+    coalesce: Annotated[float, Field(ge=0, le=0.01)] = Field(
         0.001,
-        description="How long a token of a stream under way may wait for those of other streams while more than 2,000 pass in a second, in whole milliseconds; the beginning of an answer never waits. 0: none does.",
+        description="How long a token of a stream under way may wait for those of other streams where they come one by one, more than 2,000 times a second; up to a millisecond longer, as the kernel's clock ticks. The beginning of an answer never waits. 0: nothing does.",
     )
     write_timeout: Seconds = Field(60.0, description="Longest time a client may leave its answer unread.")
     idle_timeout: Seconds = Field(120.0, description="How long an idle connection of a client is kept.")

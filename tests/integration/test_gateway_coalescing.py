@@ -72,7 +72,7 @@ def test_streams_that_wait_for_each_other_lose_nothing() -> None:
             while not all(task.done() for task in running):
                 # Others are answered meanwhile.
                 assert (await g.ask(post(b'{"model":"m"}'))).body == b"{}"
-                together += coalescing.due > 0.0
+                together += coalescing.busy
                 await asyncio.sleep(0.02)
             assert together, "too few tokens came at a time"
             await asyncio.gather(*leaving)
@@ -85,7 +85,7 @@ def test_streams_that_wait_for_each_other_lose_nothing() -> None:
             assert outcomes.count(Outcome.ABORTED) == 5
             assert {x.tokens_seen for x in streamed if x.outcome is Outcome.SUCCESS} == {TOKENS}
             async with asyncio.timeout(10):
-                while coalescing.due or coalescing.sockets:
+                while coalescing.busy or coalescing.sockets:
                     await asyncio.sleep(0.05)
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:

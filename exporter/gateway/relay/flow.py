@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _QUICK_ACK: Final = getattr(socket, "TCP_QUICKACK", None)
 _LOOK: Final = 16
-"""Tokens after which a stream is known to be fast."""
+"""Tokens after which a stream is under way, and known to be fast or slow."""
 FAST: Final = 0.03
 """Seconds from one token to the next, less than the 40 ms for which Linux puts an acknowledgement off (TCP_DELACK_MIN)."""
 
@@ -36,9 +36,9 @@ class Flow:
         "_engine",
         "_exchange",
         "_gap",
-        "_known_at",
         "_otherwise",
         "_since",
+        "_under_way_at",
         "_write",
         "mould",
     )
@@ -63,7 +63,7 @@ class Flow:
         self._gap = gap
         self._clock = clock
         self._since = exchange.last_token or 0.0
-        self._known_at: float = exchange.tokens_seen + _LOOK
+        self._under_way_at: float = exchange.tokens_seen + _LOOK
 
     def came(self, data: bytes) -> None:
         """The engine said something: one chunk with one event that is a token, and says nothing else, or anything."""
@@ -85,19 +85,20 @@ class Flow:
                     exchange.last_token = now
                     exchange.response_bytes += size
                     seen = exchange.tokens_seen = exchange.tokens_seen + 1
-                    if seen >= self._known_at:
-                        self._settle(now)
+                    if seen >= self._under_way_at:
+                        self._under_way(now)
                     return
         otherwise = self._otherwise
         otherwise(data)
 
-    def _settle(self, now: float) -> None:
-        """Acknowledge the tokens of a fast stream two at a time: on its own, each acknowledgement is a packet that we pay for.
+    def _under_way(self, now: float) -> None:
+        """Once an answer: its tokens may wait for those of other streams; and those of a fast one are acknowledged two at a time,
+        for on its own each acknowledgement is a packet that we pay for.
 
-        The kernel goes back to its old way by itself once a token comes late. Once an answer, and never again where the engine was
-        seen to wait for it: `Passage` looks for that.
+        The kernel goes back to its old way by itself once a token comes late; never again where the engine was seen to wait for it:
+        `Passage` looks for that.
         """
-        self._known_at = math.inf
+        self._under_way_at = math.inf
         engine = self._engine
         if not engine.coalesced:
             engine.coalesce(True)

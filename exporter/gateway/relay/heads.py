@@ -131,11 +131,12 @@ class RequestHead:
             # As most come: nothing but the length varies.
             at = len(first)
             line_end = data.find(b"\r", at, at + 17)
-            digits = data[at:line_end]
             after = self._rest[0]
-            if line_end > at and digits.isdigit() and data.startswith(after, line_end):
-                self.length = int(digits)
-                return line_end + len(after)
+            if line_end > at and data.startswith(after, line_end):
+                digits = data[at:line_end]
+                if digits.isdigit():
+                    self.length = int(digits)
+                    return line_end + len(after)
             return 0
         end, values = recognise(data, first, self._rest)
         if end and values:

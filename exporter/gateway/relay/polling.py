@@ -124,15 +124,19 @@ class _Selector(selectors.BaseSelector):
         left = -1.0 if timeout is None else max(timeout, 0.0)
         self.wanted = False
         coalescing = self.coalescing
+        served = 0
         while True:
             wait = left
-            if coalescing is not None and coalescing.due:
-                pause = coalescing.serve(self._serve, monotonic)
+            in_time = True  # for the event loop, where nothing comes
+            if coalescing is not None and coalescing.busy:
+                pause = coalescing.serve(served)
                 if self.wanted:
-                    wait = 0.0
-                elif left < 0.0 or pause < left:
+                    pause = 0.0
+                if left < 0.0 or pause < left:
                     wait = pause
+                    in_time = False
             events = poll(wait, _AT_ONCE)
+            served = len(events)
             for descriptor, event in events:
                 handler = handlers.get(descriptor)
                 if handler is not None:
@@ -144,7 +148,7 @@ class _Selector(selectors.BaseSelector):
                 key = self._keys.get(descriptor)
                 if key is not None:
                     others.append((key, _from_epoll(event) & key.events))
-            if others or self.wanted or (not events and wait == left):
+            if others or self.wanted or (in_time and not events):
                 return others
             if timeout is not None:
                 left = end - monotonic()
@@ -153,8 +157,8 @@ class _Selector(selectors.BaseSelector):
 
     def coalesce(self, period: float) -> None:
         """Have sockets whose events wait for each other, for so many seconds, from now on."""
-        coalescing = self.coalescing = Coalescing(self.epoll, period, monotonic())
-        self.handlers[coalescing.epoll.fileno()] = lambda _event: self._serve(coalescing.look())
+        coalescing = self.coalescing = Coalescing(self.epoll, period, handle=self._serve, clock=monotonic)
+        self.handlers[coalescing.epoll.fileno()] = coalescing.told
 
     def stop_coalescing(self) -> None:
         """Have none any more."""
@@ -236,16 +240,17 @@ class Poller:
         """`coalesce`: seconds for which events may wait for each other, where that is allowed; 0, or another loop than ours, for none."""
         self.loop = loop
         self._own: _Selector | None = None
+        self.coalescing: Coalescing | None = None
         if isinstance(loop, RelayLoop):
             selector = loop.own_selector
-            if coalesce:
+            if coalesce and selector.coalescing is None:
                 selector.coalesce(coalesce)
+                self.coalescing = selector.coalescing
         else:
             selector = self._own = _Selector()
             selector.failed = self._failed
             loop.add_reader(selector.epoll.fileno(), selector.select, 0)
         self._selector = selector
-        self.coalescing = selector.coalescing
         self.handlers = selector.handlers
         self.epoll = selector.epoll
 
@@ -263,9 +268,10 @@ class Poller:
     def ignore(self, descriptor: int) -> None:
         """Hear no more of a socket."""
         if self.handlers.pop(descriptor, None) is not None:
-            self._epoll_of(descriptor).unregister(descriptor)
+            epoll = self._epoll_of(descriptor)
             if self.coalescing is not None:
                 self.coalescing.sockets.discard(descriptor)
+            epoll.unregister(descriptor)
 
     def coalesce(self, descriptor: int, events: int, *, on: bool) -> None:
         """Whether what a socket has may wait for others, from now on; `events` as it is watched. Nothing for one that is ignored."""
@@ -284,9 +290,9 @@ class Poller:
         return self.epoll if coalescing is None or descriptor not in coalescing.sockets else coalescing.epoll
 
     def pace(self) -> None:
-        """See how much comes from coalesced sockets: to be called several times a second."""
+        """See how much comes from coalesced sockets: to be called now and then."""
         if self.coalescing is not None:
-            self.coalescing.pace(monotonic())
+            self.coalescing.pace()
 
     def listen(
         self,
@@ -318,9 +324,9 @@ class Poller:
         watch()
 
     def close(self) -> None:
-        """Stop for good."""
-        self.coalescing = None
-        self._selector.stop_coalescing()
+        """Stop for good; what is still watched can still be ignored."""
+        if self.coalescing is not None:
+            self._selector.stop_coalescing()
         if self._own is not None:
             self.loop.remove_reader(self.epoll.fileno())
             self._own.close()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.gateway.admission.fleet import Backend
-from exporter.gateway.relay.coalescing import BUSY, CALM, Coalescing
+from exporter.gateway.relay.coalescing import BUSY, Coalescing
 from exporter.gateway.relay.engine import EngineConnection
 from exporter.gateway.relay.polling import READABLE, Poller, RelayLoop, new_event_loop
 from exporter.gateway.relay.pool import Pool
@@ -26,25 +26,37 @@ class Sockets:
 
     def __init__(self, stack: contextlib.ExitStack, count: int) -> None:
         self.outer = stack.enter_context(select.epoll())
-        self.coalescing = Coalescing(self.outer, PERIOD, now=100.0)
+        self.now = 0.0
+        self.handled: list[int] = []
+        self.coalescing = Coalescing(self.outer, PERIOD, handle=self.handle, clock=lambda: self.now)
         stack.callback(self.coalescing.close)
+        self.sockets = []
         self.peers = []
         for _ in range(count):
             ours, theirs = socket.socketpair()
             stack.callback(ours.close)
             stack.callback(theirs.close)
             self.coalescing.epoll.register(ours, READABLE)
+            self.sockets.append(ours)
             self.peers.append(theirs)
-        self.handled: list[int] = []
 
     def handle(self, events: list[tuple[int, int]]) -> None:
-        self.handled += [descriptor for descriptor, _ in events]
+        for descriptor, _ in events:
+            self.handled.append(descriptor)
+            next(ours for ours in self.sockets if ours.fileno() == descriptor).recv(100)
 
-    def hear(self, times: int) -> None:
-        """So many events, looked at."""
-        self.peers[0].send(b"x")
-        for _ in range(times):
-            self.coalescing.look()
+    def hear(self, wakes: int) -> None:
+        """As if they had woken us up so often, with one event each."""
+        for _ in range(wakes):
+            self.peers[0].send(b"x")
+            self.coalescing.told(READABLE)
+
+    def make_busy(self) -> None:
+        self.hear(int(BUSY / 4) + 1)
+        self.now += 0.25
+        self.coalescing.pace()
+        assert self.coalescing.busy
+        self.handled.clear()
 
     @property
     def tells(self) -> bool:
@@ -53,55 +65,92 @@ class Sockets:
 
 
 @pytest.fixture
-def five() -> Iterator[Sockets]:
+def ten() -> Iterator[Sockets]:
     with contextlib.ExitStack() as stack:
-        yield Sockets(stack, 5)
+        yield Sockets(stack, 10)
 
 
-def test_while_little_comes_it_is_told_at_once(five: Sockets) -> None:
-    assert not five.tells
-    five.peers[3].send(b"x")
-    assert five.tells
-    assert len(five.coalescing.look()) == 1
-
-
-def test_it_depends_on_how_much_has_come_since_the_last_look(five: Sockets) -> None:
-    five.hear(int(BUSY / 4))
-    five.coalescing.pace(100.25)
-    assert not five.coalescing.due, "just at the limit"
-    five.hear(int(BUSY / 4) + 1)
-    five.coalescing.pace(100.25)
-    assert not five.coalescing.due, "no time has passed"
-    five.coalescing.pace(100.5)
-    assert five.coalescing.due == 100.5
-    assert not five.tells, "only asked, from now on"
-    five.hear(int(CALM / 4) + 1)
-    five.coalescing.pace(100.75)
-    assert five.coalescing.due
-    assert not five.tells
-    five.coalescing.pace(101.0)
-    assert not five.coalescing.due
-    assert five.tells, "what has come meanwhile is told now"
-
-
-def test_they_are_served_a_few_at_a_time_and_then_not_for_a_period(five: Sockets) -> None:
-    coalescing = five.coalescing
-    coalescing.due = 100.0
-    for peer in five.peers:
+def test_while_little_comes_it_is_told_at_once(ten: Sockets) -> None:
+    assert not ten.tells
+    for peer in ten.peers:
         peer.send(b"x")
-    assert coalescing.serve(five.handle, lambda: 99.9995) == pytest.approx(0.0005)
-    assert not five.handled
-    assert coalescing.serve(five.handle, lambda: 100.0) == 0.0, "others have their turn, then the rest"
-    assert len(five.handled) == 4
+    assert ten.tells
+    ten.coalescing.told(READABLE)
+    assert len(ten.handled) == 10
+    assert not ten.tells
 
 
-def test_after_all_were_served_there_is_a_pause(five: Sockets) -> None:
-    coalescing = five.coalescing
-    coalescing.due = 100.0
-    five.peers[2].send(b"x")
-    assert coalescing.serve(five.handle, lambda: 100.2) == PERIOD
-    assert len(five.handled) == 1
-    assert coalescing.due == pytest.approx(100.2 + PERIOD)
+def test_it_depends_on_how_often_they_wake_us_up(ten: Sockets) -> None:
+    coalescing = ten.coalescing
+    ten.hear(int(BUSY / 4))
+    ten.now = 0.25
+    coalescing.pace()
+    assert not coalescing.busy, "just at the limit"
+    ten.hear(int(BUSY / 4) + 1)
+    coalescing.pace()
+    assert not coalescing.busy, "no time has passed"
+    ten.now = 0.5
+    coalescing.pace()
+    assert coalescing.busy
+    ten.peers[0].send(b"x")
+    assert not ten.tells, "only asked, from now on"
+    for every, still in ((1, True), (3, False)):
+        for number in range(300):
+            if number % every == 0:
+                ten.peers[0].send(b"x")
+            ten.now += PERIOD * 1.1
+            coalescing.serve(0)
+        coalescing.pace()
+        assert coalescing.busy is still, f"something in each {every}th period"
+    ten.peers[0].send(b"x")
+    assert ten.tells
+
+
+def test_who_speaks_at_the_same_time_is_one_event(ten: Sockets) -> None:
+    """Streams of one engine, say: they have been gathered already."""
+    for _ in range(100):
+        for peer in ten.peers:
+            peer.send(b"x")
+        ten.coalescing.told(READABLE)
+    ten.now = 0.25
+    ten.coalescing.pace()
+    assert len(ten.handled) / ten.now > BUSY
+    assert not ten.coalescing.busy
+
+
+def test_they_are_served_a_few_at_a_time_and_then_not_for_a_period(ten: Sockets) -> None:
+    coalescing = ten.coalescing
+    ten.make_busy()
+    for peer in ten.peers:
+        peer.send(b"x")
+    assert coalescing.serve(0) == 0.0, "others have their turn, then the rest"
+    assert len(ten.handled) == 4
+    assert coalescing.serve(0) == 0.0
+    assert len(ten.handled) == 8
+    assert coalescing.serve(0) == PERIOD
+    assert len(ten.handled) == 10
+    ten.now += PERIOD / 4
+    ten.peers[0].send(b"x")
+    assert coalescing.serve(0) == pytest.approx(PERIOD * 3 / 4)
+    assert len(ten.handled) == 10
+
+
+def test_nobody_s_tokens_wait_for_all_that_others_say(ten: Sockets) -> None:
+    ten.make_busy()
+    for peer in ten.peers:
+        peer.send(b"x")
+    ten.coalescing.serve(9)
+    assert len(ten.handled) == 9
+
+
+def test_a_clock_may_begin_at_nought(ten: Sockets) -> None:
+    ten.make_busy()
+    ten.now = 0.0
+    ten.coalescing.serve(0)
+    ten.now = 1.0
+    ten.peers[0].send(b"x")
+    ten.coalescing.serve(0)
+    assert len(ten.handled) == 1
 
 
 class Heard(asyncio.Protocol):
@@ -142,16 +191,14 @@ class Streams:
             self.transports.append(transport)
 
     async def make_busy(self) -> None:
-        """Have them send until they are looked at together."""
+        """Have them send, one after the other, until they are looked at together."""
         coalescing = self.poller.coalescing
         assert coalescing is not None
-        self.poller.pace()
         end = time.monotonic() + 10.0
-        while not coalescing.due:
+        while not coalescing.busy:
             assert time.monotonic() < end
-            for _ in range(50):
-                for peer in self.peers:
-                    peer.send(b".")
+            for peer in self.peers:
+                peer.send(b".")
                 await asyncio.sleep(0)
             self.poller.pace()
 
@@ -223,7 +270,7 @@ async def test_with_nothing_to_do_it_sleeps_and_becomes_calm(stack: contextlib.E
     await asyncio.sleep(0.5)
     assert time.process_time() - used < 0.5 * (time.monotonic() - began), "asked a thousand times a second"
     streams.poller.pace()
-    assert not coalescing.due
+    assert not coalescing.busy
     streams.protocols[3].data = b""
     streams.peers[3].send(b"again")
     await asyncio.sleep(0.05)
