@@ -357,3 +357,28 @@ async def test_an_engine_s_connection_waits_for_others_until_its_answer_is_over(
     pool.put(engine, 0.0)
     assert not engine.coalesced
     assert ours.fileno() not in poller.coalescing.sockets
+
+
+@in_a_loop_of_ours
+async def test_what_outlives_the_poller_ends_like_any_other(stack: contextlib.ExitStack) -> None:
+    """TLS clients say that they are gone after the relay has stopped: their engines' connections are to be closed all the same."""
+    streams = Streams(stack, 2)
+    await streams.make_busy()
+    streams.poller.close()
+    for transport in streams.transports:
+        transport.abort()
+    await asyncio.sleep(0.01)
+    assert all(protocol.lost for protocol in streams.protocols)
+
+
+@in_a_loop_of_ours
+async def test_a_second_poller_leaves_the_first_one_s_alone(stack: contextlib.ExitStack) -> None:
+    streams = Streams(stack, 1)
+    second = Poller(asyncio.get_running_loop(), coalesce=PERIOD)
+    assert second.coalescing is None
+    second.close()
+    await streams.make_busy()
+    streams.protocols[0].data = b""
+    streams.peers[0].send(b"x")
+    await asyncio.sleep(0.05)
+    assert streams.protocols[0].data.lstrip(b".") == b"x"
