@@ -63,6 +63,8 @@ class _Selector(selectors.BaseSelector):
         """Whether something was scheduled in the event loop since it looked here."""
         self.failed: Callable[[Exception], None] = _raise
         self.coalescing: Coalescing | None = None
+        self._served = 0
+        """Events that the last look at the epoll gave."""
         self._keys: dict[int, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -124,19 +126,18 @@ class _Selector(selectors.BaseSelector):
         left = -1.0 if timeout is None else max(timeout, 0.0)
         self.wanted = False
         coalescing = self.coalescing
-        served = 0
         while True:
             wait = left
             in_time = True  # for the event loop, where nothing comes
             if coalescing is not None and coalescing.busy:
-                pause = coalescing.serve(served)
+                pause = coalescing.serve(self._served)
                 if self.wanted:
                     pause = 0.0
                 if left < 0.0 or pause < left:
                     wait = pause
                     in_time = False
             events = poll(wait, _AT_ONCE)
-            served = len(events)
+            self._served = len(events)
             for descriptor, event in events:
                 handler = handlers.get(descriptor)
                 if handler is not None:

@@ -7,7 +7,7 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -382,3 +382,37 @@ async def test_a_second_poller_leaves_the_first_one_s_alone(stack: contextlib.Ex
     streams.peers[0].send(b"x")
     await asyncio.sleep(0.05)
     assert streams.protocols[0].data.lstrip(b".") == b"x"
+
+
+@in_a_loop_of_ours
+async def test_tokens_have_their_share_beside_others_that_keep_the_event_loop_busy(
+    stack: contextlib.ExitStack,
+) -> None:
+    """As many of them are served as of others, also where each turn goes back to the event loop."""
+    streams = Streams(stack, 40)
+    loop = asyncio.get_running_loop()
+    served = [0, 0]
+
+    def handler(kind: int) -> Callable[[int], None]:
+        def serve(_event: int) -> None:
+            served[kind] += 1
+            loop.call_soon(lambda: None)
+
+        return serve
+
+    for number in range(40):
+        ours, theirs = socket.socketpair()
+        stack.callback(ours.close)
+        stack.callback(theirs.close)
+        theirs.send(b"x")  # and it is never read
+        streams.poller.watch(ours.fileno(), READABLE, handler(number % 2))
+        stack.callback(streams.poller.ignore, ours.fileno())
+        streams.poller.coalesce(ours.fileno(), READABLE, on=bool(number % 2))
+    for transport in streams.transports:
+        transport.abort()
+    coalescing = streams.poller.coalescing
+    assert coalescing is not None
+    coalescing.busy = True
+    streams.poller.epoll.modify(coalescing.epoll.fileno(), 0)
+    await asyncio.sleep(0.3)
+    assert served[1] > served[0] / 2
