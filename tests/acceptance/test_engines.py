@@ -135,6 +135,19 @@ def test_requests_go_to_who_serves_their_model_and_each_engine_counts_its_own(ru
 
 def test_the_page_is_valid_and_each_engines_series_bear_its_name(running: Running):
     _, daemon = running
+    probed = "vllm_exporter_engine_probe_duration_seconds"  # an engine has it from its first probe on
+    eventually(
+        "all were probed",
+        lambda: (
+            {
+                sample.labels["instance"]
+                for family in [daemon.families().get(probed)]
+                if family
+                for sample in family.samples
+            }
+            == set(MODELS)
+        ),
+    )
     for openmetrics in (False, True):
         families = daemon.families(openmetrics=openmetrics)
         lines = [
