@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,9 @@ class Page:
 
 
 class Daemon:
-    """`python -m exporter run -- vllm serve MODEL`, and everything that it starts; `attach_to` a port: only watching."""
+    """`python -m exporter run -- vllm serve MODEL`, and everything that it starts; `attach_to` a port: only watching; `engines`: one of
+    each name behind one gateway.
+    """
 
     def __init__(
         self,
@@ -98,12 +100,14 @@ class Daemon:
         folder: Path,
         *flags: str,
         attach_to: int | None = None,
+        engines: Sequence[str] = (),
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.vllm, self.model, self.folder, self.flags = vllm, model, folder, flags
         self.environment = dict(environment or {})
         self.attached = attach_to is not None
+        self.engines = engines
         self.port, self.engine_port = free_port(), attach_to or free_port()
         """Where the daemon is scraped, and where clients come: to the gateway, or to the engine that it watches."""
         self.log = folder / "daemon.log"
@@ -114,9 +118,17 @@ class Daemon:
         for name, section in (settings or {}).items():
             sections.setdefault(name, {}).update(section)
         sections.setdefault("web", {})["listen"] = f"127.0.0.1:{self.port}"
+        if engines:
+            sections.setdefault("gateway", {})["listen"] = f"127.0.0.1:{self.engine_port}"
         lines = [f"data_dir = {json.dumps(str(self.data_dir))}"]
         for name, section in sections.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+        for name in engines:
+            lines += [
+                "[[engines]]",
+                f"name = {json.dumps(name)}",
+                f"command = {json.dumps(self._engine_command())}",
+            ]
         self.config = folder / "config.toml"
         self.config.write_text("\n".join(lines) + "\n")
 
@@ -126,7 +138,7 @@ class Daemon:
         argv = [sys.executable, "-m", "exporter", "run", "--config", str(self.config)]
         if self.attached:
             argv += ["--engine-url", f"http://127.0.0.1:{self.engine_port}"]
-        else:
+        elif not self.engines:
             argv += ["--", *self._engine_command()]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
