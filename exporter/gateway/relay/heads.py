@@ -125,10 +125,10 @@ class RequestHead:
     def again(self, data: bytes) -> int:
         """Where this head ends in `data`, if that begins with it, with other values maybe, which are noted; 0 if it does not."""
         first = self._first
-        if not data.startswith(first):
-            return 0
         if self._only_length:
             # As most come: nothing but the length varies.
+            if not data.startswith(first):
+                return 0
             at = len(first)
             line_end = data.find(b"\r", at, at + 17)
             after = self._rest[0]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any, Final, TypeVarTuple
 
-from exporter.gateway.relay.coalescing import Coalescing
+from exporter.gateway.relay.coalescing import Coalescing, Events
 
 _AT_ONCE: Final = 128
 """Events taken from the kernel by one call."""
@@ -169,7 +169,7 @@ class _Selector(selectors.BaseSelector):
             del self.handlers[coalescing.epoll.fileno()]
             coalescing.close()
 
-    def _serve(self, events: list[tuple[int, int]]) -> None:
+    def _serve(self, events: Events) -> None:
         """Hand on what coalesced sockets have."""
         handlers = self.handlers
         for descriptor, event in events:
