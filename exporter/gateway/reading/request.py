@@ -8,15 +8,12 @@ tenth of that pace: it is asked only where the fast decoder fails, and only abou
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from exporter.gateway.model import Dialect
 from exporter.gateway.reading.usage import UNREADABLE
-
-_WITH_STREAM_OPTIONS = frozenset((Dialect.CHAT, Dialect.COMPLETION))
-"""Dialects where counts of a stream come only when asked for; responses and messages tell them always, vLLM itself asks."""
 
 _WITH_USAGE = b',"stream_options":{"include_usage":true}}'
 
@@ -29,25 +26,29 @@ _MEMBER_LIMIT = 4 << 10
 """Longest member that is; real `stream_options` have some fifty bytes."""
 
 
+_NOTHING: Final = msgspec.Raw()
+_CHAT: Final = Dialect.CHAT  # an enum's members cost more to look up than all that is asked of them
+_COMPLETION: Final = Dialect.COMPLETION
+
+
 class Asked(msgspec.Struct, gc=False):
-    """What the gateway needs to know of a body; None and False where it does not say, or is no JSON object."""
+    """What the gateway needs to know of a body."""
 
     model: str | None = None
-    stream: bool = False
-    include_usage: bool = False
-    """Whether the client itself asks for the counts of a stream: then they are not hidden from it."""
-    own_stream_options: bytes | None = None
-    """The client's `stream_options` as they stand in the body."""
-    dialect: Dialect = Dialect.OPAQUE
-
-
-_NOTHING = msgspec.Raw()
-
-
-class _Body(msgspec.Struct, gc=False):
-    model: str | None = None
+    """None where it does not say."""
     stream: bool | None = False
     stream_options: msgspec.Raw = _NOTHING
+    """The client's own, as they stand in the body."""
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the client itself asks for the counts of a stream: then they are not hidden from it."""
+        own = bytes(self.stream_options)
+        return len(own) > _MEMBER_LIMIT or (own != b"" and _asks_for_usage(_loads(own)))
+
+
+UNREAD: Final = Asked()
+"""Of a body that is no JSON object, or too odd and too long to be read here."""
 
 
 class _OddBody(msgspec.Struct, gc=False):
@@ -58,44 +59,46 @@ class _OddBody(msgspec.Struct, gc=False):
     stream_options: msgspec.Raw = msgspec.Raw()
 
 
-_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_body = msgspec.json.Decoder(Asked).decode
 _decode_odd_body = msgspec.json.Decoder(_OddBody).decode
 
 
-def read_request(body: bytes, dialect: Dialect) -> Asked:
+def read_request(body: bytes) -> Asked:
     """Read what is asked for, by the same rules as the engine (Python's `json`: the last of two equal keys counts).
 
-    A body that is no JSON object gives an empty answer: the engine refuses it in its own words.
+    `UNREAD` for a body that is no JSON object: the engine refuses it in its own words.
     """
     try:
-        read = _decode_body(body)
+        asked = _decode_body(body)
     except UNREADABLE:
-        return _read_patiently(body, dialect)
-    asked = Asked(read.model or None, read.stream is True, dialect=dialect)
-    if read.stream_options is not _NOTHING and dialect in _WITH_STREAM_OPTIONS:
-        own = bytes(read.stream_options)
-        asked.own_stream_options = own
-        asked.include_usage = len(own) > _MEMBER_LIMIT or _asks_for_usage(_loads(own))
+        return _read_patiently(body)
+    if not asked.model:
+        asked.model = None
     return asked
 
 
-def with_usage(body: bytes, asked: Asked) -> bytes | None:
+def with_usage(body: bytes, asked: Asked, dialect: Dialect) -> bytes | None:
     """The body that asks for `stream_options.include_usage`; None where it is to go on as it is.
 
-    That is so where nothing is streamed, where the counts come anyhow, and where the client's own `stream_options` are
-    not what the engine accepts: it must be told so. `continuous_usage_stats` count for nothing without `include_usage`,
-    so they are switched off with it switched on. The options stand at the end, where they overrule the client's own.
+    That is so where nothing is streamed, where the counts come anyhow (responses and messages tell them always, vLLM itself
+    asks), and where the client's own `stream_options` are not what the engine accepts: it must be told so.
+    `continuous_usage_stats` count for nothing without `include_usage`, so they are switched off with it switched on. The
+    options stand at the end, where they overrule the client's own.
     """
-    if not asked.stream or asked.include_usage or asked.dialect not in _WITH_STREAM_OPTIONS:
+    if not asked.stream or not (dialect is _CHAT or dialect is _COMPLETION):
         return None
-    own = asked.own_stream_options
-    if own is None and body.endswith(b"}") and body.startswith(b'{"'):
-        return body[:-1] + _WITH_USAGE  # as nearly all come
-    if own is None and not _is_wide(body):
-        return _with_last(body, b'{"include_usage":true}')
-    options = _loads(own) if own is not None else None
-    if options is None:
+    if asked.stream_options is _NOTHING:
+        if body.endswith(b"}") and body.startswith(b'{"'):
+            return body[:-1] + _WITH_USAGE  # as nearly all come
+        if not _is_wide(body):
+            return _with_last(body, b'{"include_usage":true}')
         options = {}
+    elif asked.include_usage:
+        return None
+    else:
+        options = _loads(bytes(asked.stream_options))
+        if options is None:
+            options = {}
     if not isinstance(options, dict) or not _is_switch(options.get("continuous_usage_stats")):
         return None
     options["include_usage"] = True
@@ -115,24 +118,20 @@ def _with_last(body: bytes, options: bytes) -> bytes:
     return b"".join((inside[:-1], b',"stream_options":', options, b"}", body[len(inside) :]))
 
 
-def _read_patiently(body: bytes, dialect: Dialect) -> Asked:
+def _read_patiently(body: bytes) -> Asked:
     """What the fast decoder rejects and the engine may still take: NaN, UTF-16, a lone surrogate, `"stream": 1`.
 
     Nothing is known of a large body but what stands in members of odd types: it goes on, less measured.
     """
     members = _loads(body) if len(body) <= _PATIENCE else _odd_members(body)
     if not isinstance(members, dict):
-        return Asked()
-    asked = Asked(dialect=dialect)
+        return UNREAD
+    asked = Asked(stream=_is_true(members.get("stream")))
     model = members.get("model")
     if isinstance(model, str) and model:
         asked.model = model.encode("utf-8", "backslashreplace").decode()
-    asked.stream = _is_true(members.get("stream"))
-    if "stream_options" in members and dialect in _WITH_STREAM_OPTIONS:
-        asked.own_stream_options = json.dumps(members["stream_options"]).encode()
-        asked.include_usage = len(asked.own_stream_options) > _MEMBER_LIMIT or _asks_for_usage(
-            members["stream_options"]
-        )
+    if "stream_options" in members:
+        asked.stream_options = msgspec.Raw(json.dumps(members["stream_options"]).encode())
     return asked
 
 

@@ -9,7 +9,7 @@ from exporter.gateway.keys.key import asked_priority
 from exporter.gateway.model import Dialect, Endpoint, Exchange, Refusal
 from exporter.gateway.relay.arrival import Arrival
 from exporter.gateway.relay.heads import MAX_FIELDS, RequestHead, read_request_head
-from exporter.gateway.relay.ids import ID_LIMIT, ids
+from exporter.gateway.relay.ids import ID_LIMIT, id_line, ids
 from exporter.gateway.relay.lines import HEAD_END
 from exporter.gateway.relay.passage import Passage
 from exporter.gateway.relay.refusals import HEAD_TOO_LONG, SLOW, BadHeadError, bad_request, body_too_large
@@ -205,16 +205,15 @@ class ClientConnection(asyncio.Protocol):
         self.keep_alive = head.keep_alive
         given_id = head.request_id
         if given_id is None:
-            name = next(ids)
-            id_line = b"X-Request-Id: " + name.encode() + b"\r\n"
+            name, line = next(ids)
         else:
             name = given_id[:ID_LIMIT].decode("latin-1")
-            id_line = b"X-Request-Id: %b\r\n" % given_id
+            line = id_line(given_id)
         found = head.found
         refusal: Refusal | None
         if type(found) is Endpoint:
             exchange = Exchange(found, head.method, name, self.address, now)
-            passage = self.passage = Passage(self, head, length, exchange, id_line)
+            passage = self.passage = Passage(self, head, length, exchange, line)
             relay.recorder.begin(exchange)
             refusal = (
                 None
@@ -225,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
             )
         else:
             exchange = Exchange(_NO_ENDPOINT, head.method, name, self.address, now)
-            passage = self.passage = Passage(self, head, length, exchange, id_line)
+            passage = self.passage = Passage(self, head, length, exchange, line)
             relay.recorder.begin(exchange)
             refusal = found  # type: ignore[assignment]
         size = len(data)
@@ -317,13 +316,11 @@ class ClientConnection(asyncio.Protocol):
         relay = self.relay
         relay.idle.pop(self, None)
         self.keep_alive = False
-        name = next(ids)
+        name, line = next(ids)
         exchange = Exchange(_NO_ENDPOINT, "", name, self.address, now)
         relay.recorder.begin(exchange)
         self._pieces = bytearray()
-        passage = self.passage = Passage(
-            self, RequestHead(b""), None, exchange, b"X-Request-Id: %b\r\n" % name.encode()
-        )
+        passage = self.passage = Passage(self, RequestHead(b""), None, exchange, line)
         self.upload_complete = False
         passage.refuse(refusal)
 

@@ -11,11 +11,17 @@ ID_LIMIT: Final = 200
 """Longest `X-Request-Id` of a client that is taken over for the log."""
 
 
-def _random_ids() -> Iterator[list[str]]:
-    """128 random bits each, in hexadecimal; some dozens at a time, for the price of one call of the kernel."""
+def id_line(name: bytes) -> bytes:
+    """The line of a head that tells it."""
+    return b"X-Request-Id: %b\r\n" % name
+
+
+def _random_ids() -> Iterator[list[tuple[str, bytes]]]:
+    """128 random bits each, in hexadecimal, and its line; some dozens at a time, for the price of one call of the kernel."""
     while True:
         block = token_hex(16 * 64)
-        yield [block[start : start + 32] for start in range(0, len(block), 32)]
+        names = [block[start : start + 32] for start in range(0, len(block), 32)]
+        yield [(name, id_line(name.encode())) for name in names]
 
 
 ids: Final = chain.from_iterable(_random_ids())

@@ -15,6 +15,8 @@ NEVER_NAMED: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"x-request-id", b"close", b"keep-alive", b"")
 )
 """What `Connection` cannot have taken out: without it the message would mean something else, end elsewhere or have no name."""
+SHORT: Final = 2048
+"""Bodies of fewer bytes have their length lines at hand."""
 _LONGEST_VALUE: Final = 256
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 
@@ -24,6 +26,14 @@ class _Nobody:
 
 
 NOBODY: Final = _Nobody()
+
+
+def length_line(size: int) -> bytes:
+    """The last line of a head, and its end."""
+    return b"Content-Length: %d\r\n\r\n" % size
+
+
+LENGTH_LINES: Final = [length_line(size) for size in range(SHORT)]
 
 
 def recognise(data: bytes, first: bytes, rest: Collection[bytes]) -> tuple[int, list[bytes]]:

@@ -8,10 +8,11 @@ from exporter.gateway.admission.refusals import UNREADABLE_MODEL
 from exporter.gateway.model import Dialect, Exchange, Outcome, Refusal
 from exporter.gateway.reading.outcome import judge
 from exporter.gateway.reading.repeated import is_one_chunk
-from exporter.gateway.reading.request import read_request, with_usage
+from exporter.gateway.reading.request import UNREAD, read_request, with_usage
 from exporter.gateway.relay.answer import BARE, Answer, ahead, at_once
 from exporter.gateway.relay.flow import FAST, Flow
 from exporter.gateway.relay.heads import RequestHead, onward_head
+from exporter.gateway.relay.lines import LENGTH_LINES, SHORT, length_line
 from exporter.gateway.relay.own_answers import chunk, refusal_answer, whole_answer
 from exporter.gateway.relay.pool import Pool
 from exporter.gateway.relay.refusals import ENGINE_BROKE_HTTP, ENGINE_LOST, ENGINE_TIMEOUT, ENGINE_UNREACHABLE
@@ -110,15 +111,15 @@ class Passage:
         if relay.content is not None:
             relay.content.asked(exchange, self.body)
         if dialect is not _OPAQUE and self.body:
-            read = read_request(self.body, dialect)
-            exchange.stream = read.stream
+            read = read_request(self.body)
             asked = read.model
-            if read.dialect is not dialect and self.limits is not None and self.limits.models is not None:
+            if read is UNREAD and self.limits is not None and self.limits.models is not None:
                 self.refuse(UNREADABLE_MODEL)
                 return
             exchange.model = relay.fleet.known(asked)
             if read.stream:
-                body = with_usage(self.body, read)
+                exchange.stream = True
+                body = with_usage(self.body, read, dialect)
                 if body is not None:
                     relay.held_bytes += len(body) - len(self.body)
                     self.body = body
@@ -201,7 +202,9 @@ class Passage:
         id_line = self.id_line if head.request_id is None else b""
         body = self.body
         if body:
-            engine.carry(self, b"%b%bContent-Length: %d\r\n\r\n%b" % (onward, id_line, len(body), body))
+            size = len(body)
+            length = LENGTH_LINES[size] if size < SHORT else length_line(size)
+            engine.carry(self, b"".join((onward, id_line, length, body)))
         elif body is not None:
             framing = b"" if self.length is None else b"Content-Length: 0\r\n"
             engine.carry(self, onward + id_line + framing + b"\r\n")

@@ -80,7 +80,7 @@ class SocketTransport(asyncio.Transport):
                 return
             try:
                 if size:
-                    received(bytes(_view[:size]))
+                    received(_view[:size].tobytes())
                 elif not self._protocol.eof_received():
                     self._reading = False
                     self.close()
