@@ -7,7 +7,7 @@ from typing import Final
 
 import httptools
 
-from exporter.gateway.relay.lines import NEVER_NAMED, NOBODY, around, cut_out, number, recognise, spans_of
+from exporter.gateway.relay.lines import NEVER_NAMED, NOBODY, around, cut_out, recognise, spans_of
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])[ \r]")
 _ANSWER_FIELDS: Final = re.compile(
@@ -68,11 +68,8 @@ class AnswerHead:
         first = self._first
         if not self._rest:
             return (len(first) if data.startswith(first) else 0), None
-        end, values = recognise(data, first, self._rest)
-        if not end or self._length_at is None:
-            return end, None
-        length = number(values[self._length_at])
-        return (0, None) if length is None else (end, length)
+        end, _, length = recognise(data, first, self._rest, self._length_at)
+        return end, length
 
 
 def read_answer_head(raw: bytes) -> AnswerHead:

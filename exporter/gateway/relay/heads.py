@@ -138,12 +138,9 @@ class RequestHead:
                     self.length = int(digits)
                     return line_end + len(after)
             return 0
-        end, values = recognise(data, first, self._rest)
-        if end and values:
-            if self._length_at is not None:
-                length = number(values.pop(self._length_at))
-                if length is None:
-                    return 0
+        end, values, length = recognise(data, first, self._rest, self._length_at)
+        if end:
+            if length is not None:
                 self.length = length
             if values and not self._vary(values):
                 return 0
@@ -159,9 +156,10 @@ class RequestHead:
         if self._id_at is not None:
             self.request_id = values[self._id_at]
         first, rest = pieces
-        for value, after in zip(values, rest, strict=True):
-            first += value + after
-        self.onward = first
+        if len(values) == 1:
+            self.onward = b"".join((first, values[0], rest[0]))
+        else:
+            self.onward = first + b"".join(map(bytes.__add__, values, rest))
         return True
 
 

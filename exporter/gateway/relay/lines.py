@@ -36,24 +36,35 @@ def length_line(size: int) -> bytes:
 LENGTH_LINES: Final = [length_line(size) for size in range(SHORT)]
 
 
-def recognise(data: bytes, first: bytes, rest: Collection[bytes]) -> tuple[int, list[bytes]]:
+def recognise(
+    data: bytes, first: bytes, rest: Collection[bytes], length_at: int | None = None
+) -> tuple[int, list[bytes], int | None]:
     """Whether `data` begins with the head that has `first` before the first of the values that vary, and `rest` after each:
-    where it ends, 0 if it does not, and the values: visible ASCII each, so that none can be two lines.
+    where it ends, 0 if it does not, the length that stands at `length_at` among them, and the other values: visible ASCII each,
+    so that none can be two lines.
     """
     values: list[bytes] = []
+    length = None
     if not first or not data.startswith(first):
-        return 0, values
+        return 0, values, None
     at = len(first)
+    place = 0
     for after in rest:
         end = data.find(b"\r", at, at + _LONGEST_VALUE)
         if end <= at or not data.startswith(after, end):
-            return 0, values
+            return 0, values, None
         value = data[at:end]
-        if value.translate(None, _VISIBLE):
-            return 0, values
-        values.append(value)
+        if place == length_at:
+            length = number(value)
+            if length is None:
+                return 0, values, None
+        elif value.translate(None, _VISIBLE):
+            return 0, values, None
+        else:
+            values.append(value)
         at = end + len(after)
-    return at, values
+        place += 1
+    return at, values, length
 
 
 def around(raw: bytes, lines: Collection[bytes]) -> tuple[bytes, tuple[bytes, ...]]:

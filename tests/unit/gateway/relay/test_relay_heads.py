@@ -190,7 +190,7 @@ def test_what_is_recognised_is_what_would_have_been_read(known: str, cut: int, i
 def test_heads_that_announce_a_body_in_another_way_are_read_each_time() -> None:
     for line in ("Transfer-Encoding: chunked", "Expect: 100-continue", "Connection: x-mine"):
         assert read_request_head(head(line)).again(head(line)) == 0
-    assert recognise(b"", b"", ()) == (0, [])
+    assert recognise(b"", b"", ()) == (0, [], None)
 
 
 @given(st.binary(max_size=60), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=4))
