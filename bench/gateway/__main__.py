@@ -65,7 +65,7 @@ LOADS: dict[str, tuple[Load, tuple[Line, ...]]] = {
         (Line("TTFT p50, µs", "ttft_p50"), Line("added p50, µs", "added_p50"), Line("TTFT p99, µs", "ttft_p99")),
     ),
     "streams of 10 tokens at 50/s, 32 clients": (
-        Load(clients=32, warm_up=0.6, tokens=10, rate=50, pause=0.04, seconds=2),
+        Load(clients=32, warm_up=0.6, tokens=10, rate=50, pause=0.04, seconds=4),
         (Line("TTFT p50, µs", "ttft_p50"), Line("added p50, µs", "added_p50", 1.5), Line("TTFT p99, µs", "ttft_p99")),
     ),
     "streams of 10 tokens at 50/s, 256 clients": (

@@ -55,4 +55,8 @@ def may_go_ahead(raw: bytes) -> bool:
     """Whether plain events, `raw` as they came, have nothing that is hidden or held back where token counts are to be taken out, and
     the event that finishes a choice is to wait for them. Where it is not certain that there are none, the answer is no.
     """
-    return not (b'"usage"' in raw or raw.count(_FINISH) != raw.count(_NO_FINISH) or b"\\u" in raw)
+    return not (
+        b'"usage"' in raw
+        or raw.count(_FINISH) != raw.count(_NO_FINISH)
+        or (b"\\" in raw and b"\\u" in raw)  # a single byte is found much faster
+    )

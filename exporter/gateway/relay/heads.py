@@ -13,7 +13,7 @@ from typing import Final
 import httptools
 
 from exporter.gateway.model import Endpoint, Refusal
-from exporter.gateway.relay.lines import HEAD_END, NOBODY, around, name_of, number, recognise
+from exporter.gateway.relay.lines import HEAD_END, NOBODY, around, name_of, recognise
 from exporter.gateway.relay.notes import NOTES
 from exporter.gateway.relay.refusals import BadHeadError, bad_request
 

@@ -48,8 +48,7 @@ def recognise(
     if not first or not data.startswith(first):
         return 0, values, None
     at = len(first)
-    place = 0
-    for after in rest:
+    for place, after in enumerate(rest):
         end = data.find(b"\r", at, at + _LONGEST_VALUE)
         if end <= at or not data.startswith(after, end):
             return 0, values, None
@@ -63,7 +62,6 @@ def recognise(
         else:
             values.append(value)
         at = end + len(after)
-        place += 1
     return at, values, length
 
 
