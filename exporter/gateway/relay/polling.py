@@ -277,14 +277,15 @@ class Poller:
     def coalesce(self, descriptor: int, events: int, *, on: bool) -> None:
         """Whether what a socket has may wait for others, from now on; `events` as it is watched. Nothing for one that is ignored."""
         coalescing = self.coalescing
-        if (
-            coalescing is not None
-            and descriptor in self.handlers
-            and on is not (descriptor in coalescing.sockets)
-        ):
-            self._epoll_of(descriptor).unregister(descriptor)
-            (coalescing.sockets.add if on else coalescing.sockets.discard)(descriptor)
-            self._epoll_of(descriptor).register(descriptor, events)
+        if coalescing is None or descriptor not in self.handlers or on is (descriptor in coalescing.sockets):
+            return
+        here, there = (self.epoll, coalescing.epoll) if on else (coalescing.epoll, self.epoll)
+        try:
+            there.register(descriptor, events)
+        except OSError:
+            return  # the kernel takes no more: it is heard where it is
+        here.unregister(descriptor)
+        (coalescing.sockets.add if on else coalescing.sockets.discard)(descriptor)
 
     def _epoll_of(self, descriptor: int) -> select.epoll:
         coalescing = self.coalescing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import select
 import socket
 import time
@@ -306,6 +307,30 @@ async def test_the_next_one_with_the_number_of_one_that_is_gone_is_told_at_once(
     assert streams.transports[0].is_closing()
     streams.transports[0].coalesce(True)
     assert not coalescing.sockets, "what is closed waits for nothing"
+
+
+@in_a_loop_of_ours
+async def test_where_the_kernel_watches_no_more_it_is_told_at_once_as_before(
+    stack: contextlib.ExitStack,
+) -> None:
+    streams = Streams(stack, 1)
+    coalescing = streams.poller.coalescing
+    assert coalescing is not None
+    transport = streams.transports[0]
+    transport.coalesce(False)
+
+    class Full:
+        def register(self, descriptor: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, "too many are watched")
+
+    inner = coalescing.epoll
+    coalescing.epoll = Full()  # type: ignore[assignment]
+    transport.coalesce(True)
+    coalescing.epoll = inner
+    assert not coalescing.sockets
+    streams.peers[0].send(b"x")
+    await asyncio.sleep(0.05)
+    assert streams.protocols[0].data == b"x"
 
 
 @in_a_loop_of_ours
