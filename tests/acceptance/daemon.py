@@ -131,8 +131,8 @@ class Daemon:
         eventually("the engine is ready", lambda: self.status("/-/ready") == 200)
 
     def events(self) -> list[dict[str, Any]]:
-        """The log so far."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        """The log so far, in whole lines: it may be read in the middle of being written."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def event(self, name: str, count: int = 1) -> dict[str, Any]:
