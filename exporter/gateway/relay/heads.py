@@ -156,10 +156,7 @@ class RequestHead:
         if self._id_at is not None:
             self.request_id = values[self._id_at]
         first, rest = pieces
-        if len(values) == 1:
-            self.onward = b"".join((first, values[0], rest[0]))
-        else:
-            self.onward = first + b"".join(map(bytes.__add__, values, rest))
+        self.onward = first + b"".join(map(bytes.__add__, values, rest))
         return True
 
 

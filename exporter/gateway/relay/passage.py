@@ -206,13 +206,11 @@ class Passage:
             length = LENGTH_LINES[size] if size < SHORT else length_line(size)
             engine.carry(self, b"".join((onward, id_line, length, body)))
         elif body is not None:
-            framing = b"" if self.length is None else b"Content-Length: 0\r\n"
-            engine.carry(self, onward + id_line + framing + b"\r\n")
+            end = b"\r\n" if self.length is None else LENGTH_LINES[0]
+            engine.carry(self, onward + id_line + end)
         else:
-            framing = (
-                b"Transfer-Encoding: chunked" if self.length is None else b"Content-Length: %d" % self.length
-            )
-            engine.carry(self, onward + id_line + framing + b"\r\n\r\n")
+            end = b"Transfer-Encoding: chunked\r\n\r\n" if self.length is None else length_line(self.length)
+            engine.carry(self, onward + id_line + end)
             client.arrival.connected()  # type: ignore[union-attr]
             pending = self.pending
             self.pending = []
